@@ -1,0 +1,1 @@
+"""The immutable side: objects, layers, refs, gc. Knows nothing of mounts, trio or the terminal."""

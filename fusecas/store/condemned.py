@@ -1,0 +1,45 @@
+"""Which rows a published gc has condemned: n < N and unmarked (docs/dev/gc.md). They are absent for everybody."""
+
+from dataclasses import dataclass
+
+from fusecas import _native
+from fusecas.store.environment import KV
+from fusecas.store.tables import Table
+
+MARKS_PIECE = 32768
+MARKS_KEY = b"marks"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What the gc number `k` published: N, the first number it did not judge, and a bit for each row it reached."""
+
+    k: int
+    next_n: int
+    bitmap: bytes
+
+    def condemned(self, n: int) -> bool:
+        return n < self.next_n and not self.bitmap[n >> 3] >> (n & 7) & 1
+
+
+NO_MARKS = Marks(0, 0, b"")
+
+
+def read_marks(kv: KV, known: Marks) -> Marks:
+    """The marks that hold in this transaction; `known` again if no gc has published since it was read."""
+    value = kv.get(Table.GC, b"state")
+    if value is None:
+        return NO_MARKS
+    k, next_n = _native.cbor_decode(value)
+    if k == known.k:
+        return known
+    pieces = b"".join(piece for _, piece in kv.scan(Table.GC, MARKS_KEY, MARKS_KEY + b"\xff" * 5))
+    return Marks(k, next_n, pieces.ljust((next_n >> 3) + 1, b"\0"))
+
+
+def write_marks(kv: KV, marks: Marks) -> None:
+    """Publish: part of T2, and of nothing else."""
+    for start in range(0, len(marks.bitmap), MARKS_PIECE):
+        key = MARKS_KEY + (start // MARKS_PIECE).to_bytes(4, "big")
+        kv.put(Table.GC, key, marks.bitmap[start : start + MARKS_PIECE])
+    kv.put(Table.GC, b"state", _native.cbor_encode([marks.k, marks.next_n]))

@@ -1,0 +1,194 @@
+"""What keeps objects: refs, live rows, operations, the times of layers, and what sessions hold (docs/dev/gc.md).
+
+Every transaction that adds a root gives its row a new serial: so a collector that has read the roots once asks again
+only for what came since. A scan stops when its time is up and goes on in another snapshot: what appears meanwhile has
+a later serial and is found by the next scan.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from fusecas import _native
+from fusecas.store.environment import KV
+from fusecas.store.ids import ObjectId
+from fusecas.store.liveness import Liveness
+from fusecas.store.session import HIT_BYTES, Hold
+from fusecas.store.snapshot import Snapshot
+from fusecas.store.tables import SESSION_KEY, Live, Operation, RefRow, Table, to_u64, u64
+
+ID_BYTES = 32
+SECOND = 1_000_000_000
+
+
+class Reached(Protocol):
+    """Who is told of roots."""
+
+    def reach(self, snapshot: Snapshot, object_id: ObjectId) -> None:
+        """A root that is to be walked."""
+
+    def reach_leaf(self, n: int) -> None:
+        """The number of a leaf that a session holds."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long what was done can be undone. Times in ns since 1970."""
+
+    undoable_since: int  # operations from here on keep all that they name
+    kept_since: int  # operations from here on keep the layers that were heads
+
+    def roots_of(self, operation: Operation) -> Iterable[ObjectId]:
+        if operation.time >= self.undoable_since:
+            return [each for move in operation.moves for each in move.roots()]
+        if operation.time >= self.kept_since:
+            return layers_of(operation)
+        return ()
+
+
+def layers_of(operation: Operation) -> list[ObjectId]:
+    """The layers that an operation saw as heads."""
+    pairs = [pair for move in operation.moves for pair in (move.old_live, move.new_live)]
+    return [pair.layer for pair in pairs if pair is not None and pair.layer is not None]
+
+
+class RootScan:
+    """One pass over the roots that have appeared since a serial, in as many snapshots as it takes.
+
+    `held`: over what sessions hold, but for the sessions in `ended`; else over all other roots.
+    """
+
+    def __init__(self, since: int, policy: Policy, ended: frozenset[int], *, held: bool) -> None:
+        self._since = since
+        self._policy = policy
+        self._ended = ended
+        self._steps = [Table.SESSIONS] if held else [Table.REFS, Table.LIVE, Table.OPS]
+        if since > 0 and not held:
+            # Only then: the times of a layer are reached with the layer, unless they came after it.
+            self._steps.append(Table.LAYER_TIMES)
+        self._start = b""
+
+    def run(self, snapshot: Snapshot, reached: Reached, deadline: float) -> bool:
+        """Whether the scan is at its end; if not, the time was up."""
+        while self._steps:
+            table = self._steps[0]
+            for key in self._scan(table, snapshot, reached):
+                if time.monotonic() >= deadline:
+                    self._start = key + b"\0"
+                    return False
+            self._steps.pop(0)
+            self._start = b""
+        return True
+
+    def _scan(self, table: Table, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
+        match table:
+            case Table.REFS:
+                return self._refs(snapshot, reached)
+            case Table.LIVE:
+                return self._live(snapshot, reached)
+            case Table.OPS:
+                return self._operations(snapshot, reached)
+            case Table.SESSIONS:
+                return self._sessions(snapshot, reached)
+            case _:
+                return self._times(snapshot, reached)
+
+    def _refs(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
+        for key, value in snapshot.kv.scan(Table.REFS, self._start):
+            row = RefRow.decode(value)
+            if row.serial >= self._since:
+                reached.reach(snapshot, row.target)
+            yield key
+
+    def _live(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
+        for key, value in snapshot.kv.scan(Table.LIVE, self._start):
+            row = Live.decode(value)
+            if row.serial >= self._since:
+                for each in row.roots():
+                    reached.reach(snapshot, each)
+            yield key
+
+    def _operations(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
+        for key, value in snapshot.kv.scan(Table.OPS, max(self._start, u64(self._since))):
+            for each in self._policy.roots_of(Operation.decode(to_u64(key), value)):
+                if snapshot.has(each):  # or it has expired: under an earlier gc with a shorter time
+                    reached.reach(snapshot, each)
+            yield key
+
+    def _times(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
+        for key, value in snapshot.kv.scan(Table.LAYER_TIMES, self._start):
+            times, serial = _native.cbor_decode(value)
+            if serial >= self._since and snapshot.row(key) is not None:
+                reached.reach(snapshot, times)
+            yield key
+
+    def _sessions(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
+        first = SESSION_KEY.unpack(self._start[:16])[0] if self._start else 0
+        for session in open_sessions(snapshot.kv, first):
+            if session not in self._ended:
+                start = max(self._start, SESSION_KEY.pack(session, max(1, self._since)))
+                for key, value in snapshot.kv.scan(Table.SESSIONS, start, SESSION_KEY.pack(session + 1, 0)):
+                    reach_held(snapshot, bytes(value), reached)
+                    yield key
+
+
+def reach_held(snapshot: Snapshot, hold: bytes, reached: Reached) -> None:
+    """What one row of a session holds."""
+    kind, body = hold[0], hold[1:]
+    if kind == Hold.PUT:
+        numbers = _native.unpack_varints(body)
+        for first, count in zip(numbers[::2], numbers[1::2], strict=True):
+            for n in range(first, first + count):
+                reached.reach_leaf(n)
+    elif kind == Hold.HIT:
+        for at in range(0, len(body), HIT_BYTES):
+            reached.reach_leaf(int.from_bytes(body[at : at + HIT_BYTES], "big"))
+    else:
+        for at in range(0, len(body), ID_BYTES):
+            reached.reach(snapshot, ObjectId(body[at : at + ID_BYTES]))
+
+
+def open_sessions(kv: KV, first: int = 0) -> Iterator[int]:
+    """The sessions that have a row, ascending, from number `first`."""
+    start: bytes | None = SESSION_KEY.pack(first, 0)
+    while start is not None:
+        key = next((key for key, _ in kv.scan(Table.SESSIONS, start)), None)
+        if key is None:
+            return
+        session, serial = SESSION_KEY.unpack(key)
+        if serial == 0:
+            yield session
+        start = SESSION_KEY.pack(session + 1, 0)
+
+
+def ended_sessions(kv: KV, liveness: Liveness, min_age: float, now: int) -> frozenset[int]:
+    """Sessions whose process is dead, and whose last write is older than `min_age` seconds or in the future.
+
+    `now` must have been read after `kv` was opened, or a session that ended in between is taken for one of the future.
+    """
+    found = []
+    for session in open_sessions(kv):
+        value = kv.get(Table.SESSIONS, SESSION_KEY.pack(session, 0))
+        assert value is not None
+        last_write = _native.cbor_decode(value)[0]
+        if not now - min_age * SECOND <= last_write <= now and not liveness.lives(session):
+            found.append(session)
+    return frozenset(found)
+
+
+def ended_holds(kv: KV, most: int) -> list[bytes]:
+    """The keys of holds whose session has no row any more, at most so many."""
+    found: list[bytes] = []
+    start: bytes | None = b""
+    while start is not None and len(found) < most:
+        scanned, start = kv.scan(Table.SESSIONS, start), None
+        for key, _ in scanned:
+            session, serial = SESSION_KEY.unpack(key)
+            if serial == 0:
+                start = SESSION_KEY.pack(session + 1, 0)
+                break
+            found.append(key)
+            if len(found) == most:
+                break
+    return found

@@ -1,0 +1,333 @@
+"""The tables in LMDB, shared by any number of processes (docs/dev/lmdb.md has the rules and their reasons).
+
+One environment a process and folder. Everything that LMDB raises leaves here as one of our own errors.
+"""
+
+import errno
+import os
+import signal
+import struct
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Never
+
+import lmdb
+
+from fusecas import errors
+from fusecas.store.environment import Value
+from fusecas.store.tables import Table
+
+MAP_SIZE = 4 << 40
+SMALLEST_MAP = 64 << 30
+MAX_READERS = 1024
+MAX_TABLES = 64
+ENGINE = 0  # LMDB 0.9: its files can't be read by 1.x and the other way round
+PAGE_HEADER = 16
+META = struct.Struct("<IIQQ 48s48s QQ")
+META_MAGIC = 0xBEEFC0DE
+
+DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
+)
+
+
+class LmdbKV:
+    def __init__(self, txn: Any, tables: dict[Table, Any]) -> None:
+        self._txn = txn
+        self._tables = tables
+
+    def id(self) -> int:
+        return int(self._txn.id())
+
+    def get(self, table: Table, key: bytes) -> Value | None:
+        value: Value | None = self._txn.get(key, db=self._tables[table])
+        return value
+
+    def put(self, table: Table, key: bytes, value: Value) -> None:
+        self._txn.put(key, value, db=self._tables[table])
+
+    def insert(self, table: Table, items: Iterable[tuple[bytes, Value]]) -> None:
+        self._put_all(table, items, append=False)
+
+    def append(self, table: Table, items: Iterable[tuple[bytes, Value]]) -> None:
+        self._put_all(table, items, append=True)
+
+    def _put_all(self, table: Table, items: Iterable[tuple[bytes, Value]], append: bool) -> None:
+        # py-lmdb skips a key that is there or out of order without a word, but for these counts.
+        with self._txn.cursor(self._tables[table]) as cursor:
+            consumed, added = cursor.putmulti(items, overwrite=False, append=append)
+        if consumed != added:
+            raise RuntimeError(
+                f"{table}: {consumed - added} of {consumed} keys were there already or out of order"
+            )
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        return bool(self._txn.delete(key, db=self._tables[table]))
+
+    def scan(
+        self, table: Table, start: bytes = b"", stop: bytes | None = None
+    ) -> Iterator[tuple[bytes, Value]]:
+        with self._txn.cursor(self._tables[table]) as cursor:
+            if not (cursor.set_range(start) if start else cursor.first()):
+                return
+            for key, value in cursor.iternext():
+                at = bytes(key)
+                if stop is not None and at >= stop:
+                    return
+                yield at, value
+
+    def scan_back(self, table: Table, start: bytes | None = None) -> Iterator[tuple[bytes, Value]]:
+        with self._txn.cursor(self._tables[table]) as cursor:
+            if start is not None and cursor.set_range(start):
+                found = cursor.prev()
+            else:
+                found = cursor.last()
+            if found:
+                for key, value in cursor.iterprev():
+                    yield bytes(key), value
+
+    def count(self, table: Table) -> int:
+        return int(self._txn.stat(self._tables[table])["entries"])
+
+
+class LmdbEnvironment:
+    """Thread-safe. Owns the process's only handle on this environment."""
+
+    def __init__(self, folder: Path, *, create: bool) -> None:
+        self.folder = folder
+        self._writing = threading.Lock()
+        self._stop_wanted = False
+        if create:
+            _make_folder(folder)
+        else:
+            check_file(folder / "data.mdb")
+        self._env = self._open(create)
+        try:
+            self._env.reader_check()
+            with self._translated():
+                self._tables = {
+                    table: self._env.open_db(table.value.encode(), create=create) for table in Table
+                }
+        except lmdb.NotFoundError as error:
+            self._env.close()
+            raise errors.UnknownFormat(f"{folder} has no table {error}: not a store of fusecas") from error
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _open(self, create: bool) -> Any:
+        size = MAP_SIZE
+        while True:
+            try:
+                with self._translated():
+                    env = lmdb.open(
+                        os.fspath(self.folder),
+                        map_size=size,
+                        max_dbs=MAX_TABLES,
+                        max_readers=MAX_READERS,
+                        max_spare_txns=4,
+                        mode=0o600,
+                        create=create,
+                        lib_version=ENGINE if create else -1,
+                    )
+            except errors.NoAddressSpace:
+                size //= 2
+                if size < SMALLEST_MAP:
+                    raise
+                continue
+            if env.lib_version()[0] != ENGINE:
+                env.close()
+                raise errors.UnknownFormat(
+                    f"{self.folder} was written by LMDB 1.x; fusecas uses 0.9's format"
+                )
+            return env
+
+    def close(self) -> None:
+        self._env.close()
+
+    def reader_check(self) -> int:
+        """Free the slots of readers that were killed: they keep freed space from being reused."""
+        return int(self._env.reader_check())
+
+    def info(self) -> dict[str, int]:
+        return {**self._env.info(), "page_size": self._env.stat()["psize"]}
+
+    @contextmanager
+    def read(self) -> Iterator[LmdbKV]:
+        with self._translated():
+            txn = self._begin_read()
+            try:
+                yield LmdbKV(txn, self._tables)
+            finally:
+                txn.abort()
+
+    def _begin_read(self) -> Any:
+        try:
+            return self._env.begin(buffers=True)
+        except lmdb.ReadersFullError:
+            self._env.reader_check()
+            return self._env.begin(buffers=True)
+
+    @contextmanager
+    def write(self) -> Iterator[LmdbKV]:
+        with self._writing, self._translated():
+            try:
+                txn = self._env.begin(write=True, buffers=True)
+                try:
+                    yield LmdbKV(txn, self._tables)
+                except BaseException:
+                    txn.abort()
+                    raise
+                txn.commit()
+            finally:
+                if self._stop_wanted:
+                    self._stop_wanted = False
+                    stop_here()
+
+    def hold_back_stop(self) -> None:
+        """Make Ctrl-Z wait for the end of a write transaction: a stopped writer would stop every other process.
+
+        Takes the process's SIGTSTP over, so it is for a program to call, not for a library; from the main thread.
+        """
+        signal.signal(signal.SIGTSTP, self._stop)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._writing.acquire(blocking=False):
+            self._stop_wanted = True
+            return
+        try:
+            stop_here()
+        finally:
+            self._writing.release()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.NotFoundError:
+            raise
+        except lmdb.Error as error:
+            self._raise(error)
+
+    def _raise(self, error: lmdb.Error) -> Never:
+        code = getattr(error, "code", 0)
+        if isinstance(error, DAMAGE):
+            raise errors.DamagedEnvironment(
+                f"{self.folder} is damaged: {error}", hint="restore it from a backup or a bundle"
+            ) from error
+        if isinstance(error, lmdb.ReadersFullError):
+            raise errors.TooManyReaders(f"{MAX_READERS} readers of {self.folder} are open") from error
+        if isinstance(error, lmdb.MapFullError):
+            raise errors.DiskFull(f"{self.folder} has reached the size of its map") from error
+        if isinstance(error, lmdb.PanicError):
+            raise errors.StorageProblem(
+                f"{self.folder}: an earlier write failed half-way", hint="run it again"
+            ) from error
+        if isinstance(error, (lmdb.BadRslotError, lmdb.LockError)) or (
+            code in (errno.EAGAIN, errno.EACCES) and self._is_ours()
+        ):
+            raise errors.SharedPid(
+                f"another process with pid {os.getpid()}, in another container, has {self.folder} open",
+                hint="run one of the two in the other's pid namespace",
+            ) from error
+        if code == errno.EACCES or code == errno.EPERM or code == errno.EROFS:
+            raise errors.PermissionProblem(f"{self.folder}: {os.strerror(code)}") from error
+        if code == errno.ENOENT:
+            raise errors.RepositoryNotFound(f"{self.folder}: no store here") from error
+        if code == errno.ENOMEM or isinstance(error, lmdb.MemoryError):
+            raise errors.NoAddressSpace(
+                f"{self.folder}: no address space for the store's map", hint="raise `ulimit -v`"
+            ) from error
+        if "already open in this process" in str(error):
+            raise errors.InUse(f"{self.folder} is already open in this process") from error
+        if code in (errno.ENOSPC, errno.EDQUOT) or (code in (errno.EIO, 0) and self._disk_is_full()):
+            raise errors.DiskFull(
+                f"no space left for {self.folder}", hint="free some space and run it again"
+            ) from error
+        raise errors.StorageProblem(f"{self.folder}: {error}") from error
+
+    def _is_ours(self) -> bool:
+        return os.access(self.folder / "lock.mdb", os.R_OK | os.W_OK)
+
+    def _disk_is_full(self) -> bool:
+        """LMDB reports a short write as an I/O error."""
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize < 1 << 20 or (disk.f_files > 0 and disk.f_favail == 0)
+
+
+def stop_here() -> None:
+    """Stop as Ctrl-Z does, at once and whatever thread asks; its caller sees to it that no transaction is open."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except PermissionError as error:
+        raise errors.PermissionProblem(f"{folder}: {error.strerror}") from error
+
+
+def check_file(path: Path) -> None:
+    """Refuse a data file that was cut short or pieced together, before LMDB maps it: a map beyond its end is SIGBUS."""
+    try:
+        for attempt in range(5):
+            if (problem := _problem(path)) is None:
+                return
+    except FileNotFoundError as error:
+        raise errors.RepositoryNotFound(f"{path}: no store here") from error
+    except PermissionError as error:
+        raise errors.PermissionProblem(f"{path}: {error.strerror}") from error
+    raise errors.DamagedEnvironment(f"{path}: {problem}", hint="restore it from a backup or a bundle")
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with the meta pages, if anything. A commit beside us may make us see two at once: ask again."""
+    with path.open("rb") as file:
+        first = file.read(PAGE_HEADER + META.size)
+        if len(first) < PAGE_HEADER + META.size:
+            return "shorter than its first page"
+        page_size = struct.unpack_from("<I", first, PAGE_HEADER + 24)[0]
+        if page_size not in (1 << shift for shift in range(9, 17)):
+            return f"a page size of {page_size}"
+        file.seek(page_size)
+        second = file.read(PAGE_HEADER + META.size)
+        length = file.seek(0, os.SEEK_END)
+    if len(second) < PAGE_HEADER + META.size:
+        return "shorter than its second page"
+    transactions, newest_last_page = [], 0
+    for page in (first, second):
+        magic, version, _, _, _, _, last_page, transaction = META.unpack_from(page, PAGE_HEADER)
+        if magic != META_MAGIC:
+            return "a meta page without LMDB's mark"
+        if version != 1:
+            return f"version {version} of LMDB's format"
+        if transaction >= max(transactions, default=0):
+            newest_last_page = last_page
+        transactions.append(transaction)
+    if abs(transactions[0] - transactions[1]) > 1:
+        return f"its meta pages are {abs(transactions[0] - transactions[1])} transactions apart"
+    if length < (newest_last_page + 1) * page_size and _lacks_pages(path):
+        return f"cut short: {length} bytes, but {newest_last_page + 1} pages are in use"
+    return None
+
+
+def _lacks_pages(path: Path) -> bool:
+    """Whether a page that is in use lies beyond the end. LMDB leaves free pages at the end unwritten: so a short file
+    may be whole, and only a walk over its pages can tell."""
+    from lmdb import verify
+
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        walk = verify._Verifier(file, length)  # its public function doesn't look at a value's later pages
+        try:
+            walk.verify()
+        except verify.VerifyError:
+            return True
+        return 1 in walk.live[length // walk.psize :]

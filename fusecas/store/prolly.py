@@ -1,0 +1,443 @@
+"""Prolly trees: sorted sequences in nodes whose borders depend on the keys alone (docs/format.md).
+
+Equal sequences have equal roots, however they came about; a change rewrites the nodes on its way to the root; a
+comparison reads only what differs. The codec and the split rule are native; the walking is here.
+
+A `Loader` gives the bytes of a node, a `Saver` takes a new one (children before parents).
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+from fusecas import _native
+from fusecas.errors import InvalidObject
+from fusecas.store.ids import Kind, ObjectId
+from fusecas.store.kinds import EntryKind
+
+Loader = Callable[[ObjectId, Kind], bytes]
+Saver = Callable[[Kind, bytes], ObjectId]
+LeafEntry = tuple[Any, ...]
+
+BUILD_STEP = 8192
+MOST_ENTRIES = 256
+KEY, CHILD = 0, 1
+
+
+class Node(NamedTuple):
+    level: int
+    entries: list[LeafEntry]
+
+    @property
+    def last(self) -> bytes:
+        key: bytes = self.entries[-1][KEY]
+        return key
+
+
+class Made(NamedTuple):
+    """A node that has been encoded, with the inner entry that will refer to it."""
+
+    data: bytes
+    inner: LeafEntry
+
+
+def load_node(kind: Kind, object_id: bytes, load: Loader) -> Node:
+    try:
+        return Node(*_native.decode_node(kind, load(ObjectId(object_id), kind)))
+    except _native.FormatError as error:
+        raise InvalidObject(f"{kind.name.lower()} {bytes(object_id).hex()} is malformed: {error}") from error
+
+
+def _encode(kind: Kind, level: int, entries: list[LeafEntry]) -> list[Made]:
+    return [
+        Made(data, (last, node, n, size)) for node, data, last, n, size in _native.encode_level(kind, level, entries)
+    ]
+
+
+# ---- building
+
+
+class Builder:
+    """Builds from entries in ascending order, in memory bounded by the height of the tree."""
+
+    def __init__(self, kind: Kind, save: Saver) -> None:
+        self._kind = kind
+        self._save = save
+        self._waiting: list[list[LeafEntry]] = []
+        self._nodes: list[int] = []
+
+    def add(self, entries: Iterable[LeafEntry], level: int = 0) -> None:
+        if level == len(self._waiting):
+            self._waiting.append([])
+            self._nodes.append(0)
+        waiting = self._waiting[level]
+        for entry in entries:
+            waiting.append(entry)
+            if len(waiting) >= BUILD_STEP:
+                self._cut(level, finished=False)
+                waiting = self._waiting[level]
+
+    def _cut(self, level: int, finished: bool) -> None:
+        """Save the nodes that are whole: all but the last, which may still grow."""
+        made = _encode(self._kind, level, self._waiting[level])
+        if not finished:
+            open_entries = len(_native.decode_node(self._kind, made.pop().data)[1])
+            self._waiting[level] = self._waiting[level][-open_entries:]
+        else:
+            self._waiting[level] = []
+        self._nodes[level] += len(made)
+        for node in made:
+            self._save(self._kind, node.data)
+        self.add((node.inner for node in made), level + 1)
+
+    def finish(self) -> ObjectId | None:
+        """The root, or None if there was nothing."""
+        if not self._waiting or not self._waiting[0]:
+            return None
+        level = 0
+        while True:
+            if self._nodes[level] == 0:
+                made = _encode(self._kind, level, self._waiting[level])
+                if len(made) == 1:
+                    return self._save(self._kind, made[0].data)
+            self._cut(level, finished=True)
+            level += 1
+
+
+def build(kind: Kind, entries: Iterable[LeafEntry], save: Saver) -> ObjectId | None:
+    """The root of these entries, which come in ascending order; None if there are none."""
+    builder = Builder(kind, save)
+    builder.add(entries)
+    return builder.finish()
+
+
+# ---- reading
+
+
+def find(kind: Kind, root: bytes | None, key: bytes, load: Loader) -> LeafEntry | None:
+    while root is not None:
+        node = load_node(kind, root, load)
+        at = bisect_left(node.entries, key, key=_key)
+        if at == len(node.entries):
+            return None
+        if node.level == 0:
+            return node.entries[at] if node.entries[at][KEY] == key else None
+        root = node.entries[at][CHILD]
+    return None
+
+
+def entries(kind: Kind, root: bytes | None, load: Loader, start: bytes = b"") -> Iterator[LeafEntry]:
+    """Leaf entries in order, from the first that is not below `start`."""
+    if root is None:
+        return
+    node = load_node(kind, root, load)
+    at = bisect_left(node.entries, start, key=_key)
+    if node.level == 0:
+        yield from node.entries[at:]
+        return
+    for inner in node.entries[at:]:
+        yield from entries(kind, inner[CHILD], load, start)
+
+
+def weight(kind: Kind, entry: LeafEntry) -> tuple[int, int]:
+    """What a leaf entry counts for above it: (entries, bytes)."""
+    if kind != Kind.TREE:
+        return 1, 0
+    _, entry_kind, _, _, size, count, _ = entry
+    if entry_kind == EntryKind.DIRECTORY:
+        return 1 + count, size
+    return 1, size if entry_kind == EntryKind.FILE else 0
+
+
+def node_totals(kind: Kind, node: Node) -> tuple[int, int]:
+    if node.level > 0:
+        return sum(each[2] for each in node.entries), sum(each[3] for each in node.entries)
+    weights = [weight(kind, each) for each in node.entries]
+    return sum(n for n, _ in weights), sum(size for _, size in weights)
+
+
+def totals(kind: Kind, root: bytes | None, load: Loader) -> tuple[int, int]:
+    """(entries, bytes) below a root; reads the root only."""
+    return (0, 0) if root is None else node_totals(kind, load_node(kind, root, load))
+
+
+# ---- changing
+
+
+class _Level:
+    """The nodes of one level of a tree, found through the levels above; remembers what it has read."""
+
+    def __init__(self, kind: Kind, root: bytes, load: Loader) -> None:
+        self._kind = kind
+        self._load = load
+        self._root = root
+        self._nodes: dict[bytes, Node] = {}
+        self.height = self.node(root).level
+
+    def node(self, object_id: bytes) -> Node:
+        found = self._nodes.get(object_id)
+        if found is None:
+            found = self._nodes[object_id] = load_node(self._kind, object_id, self._load)
+        return found
+
+    def holding(self, level: int, key: bytes) -> Node:
+        """The node of that level in which `key` is or would be."""
+        node = self.node(self._root)
+        while node.level > level:
+            at = min(bisect_left(node.entries, key, key=_key), len(node.entries) - 1)
+            node = self.node(node.entries[at][CHILD])
+        return node
+
+    def after(self, level: int, key: bytes) -> Node | None:
+        """The first node of that level whose keys all lie beyond `key`, which ends a node."""
+        node = self.node(self._root)
+        while node.level > level:
+            at = bisect_right(node.entries, key, key=_key)
+            if at == len(node.entries):
+                return None
+            node = self.node(node.entries[at][CHILD])
+        return node if node.entries[0][KEY] > key else None
+
+
+def edit(
+    kind: Kind, root: bytes | None, changes: Mapping[bytes, LeafEntry | None], load: Loader, save: Saver
+) -> ObjectId | None:
+    """The root after these changes: a key's new entry, or None to delete it. Equal to building the result anew.
+
+    Reads and writes the nodes on the way from each change to the root, and now and then a neighbour.
+    """
+    if root is None:
+        return build(kind, (entry for _, entry in sorted(changes.items()) if entry is not None), save)
+    levels = _Level(kind, root, load)
+    made_by_level: list[list[Made]] = []
+    pending: dict[bytes, LeafEntry | None] = dict(changes)
+    for level in range(levels.height + 1):
+        made, pending = _edit_level(kind, levels, level, pending)
+        made_by_level.append(made)
+        if not pending:
+            return ObjectId(root)
+    return _crown(kind, levels, made_by_level, save)
+
+
+def _edit_level(
+    kind: Kind, levels: _Level, level: int, changes: Mapping[bytes, LeafEntry | None]
+) -> tuple[list[Made], dict[bytes, LeafEntry | None]]:
+    """(new nodes of this level, what changes for the level above)."""
+    keys = sorted(changes)
+    made: list[Made] = []
+    above: dict[bytes, LeafEntry | None] = {}
+    at = 0
+    while at < len(keys):
+        node: Node | None = levels.holding(level, keys[at])
+        buffer: list[LeafEntry] = []
+        while node is not None:
+            above.setdefault(node.last, None)
+            following = levels.after(level, node.last)
+            stop = len(keys) if following is None else bisect_right(keys, node.last, at)
+            buffer += _merged(node.entries, [(key, changes[key]) for key in keys[at:stop]])
+            at = stop
+            if following is None or _ends_with_cut(level, buffer):
+                break
+            # The last node may have lost its border: whole nodes are settled, the rest runs on.
+            node = following
+        if buffer:
+            fresh = _encode(kind, level, buffer)
+            made += fresh
+            above.update((each.inner[KEY], each.inner) for each in fresh)
+    return made, {key: inner for key, inner in above.items() if not _is_same(levels, level, key, inner)}
+
+
+def _ends_with_cut(level: int, buffer: list[LeafEntry]) -> bool:
+    """Whether what follows `buffer` starts a node of its own."""
+    if not buffer:
+        return True
+    run = 0
+    for entry in reversed(buffer):
+        if run and _native.is_cut(level, entry[KEY]):
+            break
+        run += 1
+    return _native.is_cut(level, buffer[-1][KEY]) or run % MOST_ENTRIES == 0
+
+
+def _merged(old: list[LeafEntry], changes: list[tuple[bytes, LeafEntry | None]]) -> list[LeafEntry]:
+    if not changes:
+        return old
+    merged = {entry[KEY]: entry for entry in old}
+    for key, entry in changes:
+        if entry is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = entry
+    return [merged[key] for key in sorted(merged)]
+
+
+def _is_same(levels: _Level, level: int, key: bytes, inner: LeafEntry | None) -> bool:
+    """Whether the level above already says just this."""
+    if inner is None or level == levels.height:
+        return False
+    parent = levels.holding(level + 1, key)
+    at = bisect_left(parent.entries, key, key=_key)
+    return at < len(parent.entries) and parent.entries[at] == inner
+
+
+def _crown(kind: Kind, levels: _Level, made_by_level: list[list[Made]], save: Saver) -> ObjectId | None:
+    """Save what is new and find the root: the lowest level that has one node."""
+    top = made_by_level[-1]
+    if not top:
+        return None
+    height = len(made_by_level) - 1
+    if len(top) > 1:
+        for made in made_by_level:
+            for node in made:
+                save(kind, node.data)
+        return build_above(kind, height + 1, [node.inner for node in top], save)
+    fresh = {node.inner[CHILD]: node.data for made in made_by_level for node in made}
+    root = top[0].inner[CHILD]
+    while height > 0:
+        data = fresh.get(root)
+        inner = _native.decode_node(kind, data)[1] if data is not None else levels.node(root).entries
+        if len(inner) > 1:
+            break
+        height, root = height - 1, inner[0][CHILD]
+    for made in made_by_level[: height + 1]:
+        for node in made:
+            save(kind, node.data)
+    return ObjectId(root)
+
+
+def build_above(kind: Kind, level: int, inner: list[LeafEntry], save: Saver) -> ObjectId:
+    while True:
+        made = _encode(kind, level, inner)
+        for node in made:
+            save(kind, node.data)
+        if len(made) == 1:
+            return ObjectId(made[0].inner[CHILD])
+        level, inner = level + 1, [node.inner for node in made]
+
+
+# ---- comparing
+
+Difference = tuple[bytes, LeafEntry | None, LeafEntry | None]
+
+
+def diff(kind: Kind, a: bytes | None, b: bytes | None, load: Loader) -> Iterator[Difference]:
+    """(key, entry in a, entry in b) where they differ, in order. Nodes that both have are not read."""
+    if a == b:
+        return
+    left, right = _top(kind, a, load), _top(kind, b, load)
+    while left.level > right.level:
+        left = _lower(kind, left, load)
+    while right.level > left.level:
+        right = _lower(kind, right, load)
+    yield from _diff_nodes(kind, left, right, load)
+
+
+def _top(kind: Kind, root: bytes | None, load: Loader) -> Node:
+    return Node(0, []) if root is None else load_node(kind, root, load)
+
+
+def _lower(kind: Kind, node: Node, load: Loader) -> Node:
+    """All entries of the level below, as if they were one node's."""
+    lower = (load_node(kind, inner[CHILD], load).entries for inner in node.entries)
+    return Node(node.level - 1, list(chain.from_iterable(lower)))
+
+
+def _diff_nodes(kind: Kind, a: Node, b: Node, load: Loader) -> Iterator[Difference]:
+    if a.level == 0:
+        yield from _diff_entries(iter(a.entries), iter(b.entries))
+        return
+    for left, right in _unequal_runs(a.entries, b.entries):
+        if a.level == 1:
+            yield from _diff_entries(_leaves(kind, left, load), _leaves(kind, right, load))
+        else:
+            one, other = Node(a.level, left), Node(a.level, right)
+            yield from _diff_nodes(kind, _lower(kind, one, load), _lower(kind, other, load), load)
+
+
+def _leaves(kind: Kind, inner: list[LeafEntry], load: Loader) -> Iterator[LeafEntry]:
+    for each in inner:
+        yield from load_node(kind, each[CHILD], load).entries
+
+
+def _unequal_runs(a: list[LeafEntry], b: list[LeafEntry]) -> Iterator[tuple[list[LeafEntry], list[LeafEntry]]]:
+    """What lies between the children that both have."""
+    common = {each[CHILD] for each in a} & {each[CHILD] for each in b}
+    i = j = 0
+    while i < len(a) or j < len(b):
+        left, right = [], []
+        while i < len(a) and a[i][CHILD] not in common:
+            left.append(a[i])
+            i += 1
+        while j < len(b) and b[j][CHILD] not in common:
+            right.append(b[j])
+            j += 1
+        if left or right:
+            yield left, right
+        i, j = i + 1, j + 1
+
+
+def _diff_entries(a: Iterator[LeafEntry], b: Iterator[LeafEntry]) -> Iterator[Difference]:
+    left, right = next(a, None), next(b, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and left[KEY] < right[KEY]):
+            assert left is not None
+            yield left[KEY], left, None
+            left = next(a, None)
+        elif left is None or right[KEY] < left[KEY]:
+            yield right[KEY], None, right
+            right = next(b, None)
+        else:
+            if left != right:
+                yield left[KEY], left, right
+            left, right = next(a, None), next(b, None)
+
+
+# ---- checking
+
+
+def check(kind: Kind, root: bytes | None, load: Loader) -> None:
+    """Read a whole tree and raise InvalidObject unless it is just what `build` would give."""
+    if root is None:
+        return
+    node = load_node(kind, root, load)
+    if node.level > 0 and len(node.entries) < 2:
+        raise InvalidObject(f"the root {bytes(root).hex()} has one child: the child is the root")
+    _check_below(kind, node, load, last_of_level=True)
+
+
+def _check_below(kind: Kind, node: Node, load: Loader, last_of_level: bool) -> None:
+    if node.level == 0:
+        return
+    before: bytes | None = None
+    for inner in node.entries:
+        child = load_node(kind, inner[CHILD], load)
+        check_child(kind, node, inner, child, before)
+        is_last = last_of_level and inner is node.entries[-1]
+        if not is_last:
+            check_end(child)
+        before = inner[KEY]
+        _check_below(kind, child, load, is_last)
+
+
+def check_child(kind: Kind, node: Node, inner: LeafEntry, child: Node, before: bytes | None) -> None:
+    """Raise InvalidObject unless a child is what its inner entry says, and begins after the key `before`."""
+    last, child_id, *counts = inner
+    name = f"node {bytes(child_id).hex()}"
+    if child.level != node.level - 1:
+        raise InvalidObject(f"{name} is of level {child.level} below one of level {node.level}")
+    if child.last != last or tuple(counts) != node_totals(kind, child):
+        raise InvalidObject(f"{name} is not what the entry above says of it")
+    if before is not None and child.entries[0][KEY] <= before:
+        raise InvalidObject(f"{name} overlaps the one before it")
+
+
+def check_end(node: Node) -> None:
+    """Raise InvalidObject unless a node that is not the last of its level ends where the split rule ends it."""
+    if len(node.entries) < MOST_ENTRIES and not _native.is_cut(node.level, node.last):
+        raise InvalidObject(f"a node ends at {node.last!r}, where the rule would not have ended it")
+
+
+def _key(entry: LeafEntry) -> bytes:
+    key: bytes = entry[KEY]
+    return key

@@ -1,0 +1,108 @@
+"""A repository: the folder `.fusecas`, its store, and what is done to it as a whole without a mount."""
+
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fusecas.errors import AlreadyExists, DiskFull, PathNotFound, PermissionProblem, RepositoryNotFound
+from fusecas.store import heads
+from fusecas.store.store import Store
+
+FOLDER = ".fusecas"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+CONFIGURATION = "# Local configuration of this repository. See docs/config.md.\n"
+
+
+class Repository:
+    """Owns the store of its folder. One a folder and process."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.folder = folder
+        self.store = store
+
+    @classmethod
+    def create(cls, folder: Path, *, argv: Sequence[bytes] = (), actor: str = "") -> Self:
+        """Make a repository with an empty workspace `main`: whole under its name, or not at all."""
+        if os.path.lexists(folder):
+            raise AlreadyExists(f"{folder} is there already")
+        with _building(folder) as new:
+            (new / ".gitignore").write_text("*\n")
+            (new / "config.toml").write_text(CONFIGURATION)
+            (new / "config.toml").chmod(0o600)
+            with Store.create(new) as store, store.write() as transaction:
+                owner = (os.geteuid(), os.getegid())
+                heads.create_head(transaction, heads.DEFAULT, secrets.token_bytes(16), owner, argv, actor)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        if not (folder / "store").is_dir():
+            raise RepositoryNotFound(f"{folder} is not a repository", hint="fusecas init makes one")
+        return cls(folder, Store.open(folder))
+
+    def close(self) -> None:
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def find(start: Path) -> Path:
+    """The repository's folder that is nearest, here or upward."""
+    for place in (start, *start.parents):
+        if (place / FOLDER / "store").is_dir():
+            return place / FOLDER
+    raise RepositoryNotFound(f"no repository in {start} or above", hint="fusecas init makes one here")
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, which then appears under its name, durably; or which goes, if that fails."""
+    parent = folder.parent
+    try:
+        new = Path(tempfile.mkdtemp(prefix=folder.name + ".new-", dir=parent))
+        try:
+            yield new
+            try:
+                os.rename(new, folder)
+            except OSError as error:
+                raise AlreadyExists(f"{folder} is there already") from error
+            sync_folder(folder)
+            sync_folder(parent)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    except FileNotFoundError as error:
+        raise PathNotFound(f"{parent}: no such folder") from error
+    except PermissionError as error:
+        raise PermissionProblem(f"{error.filename or folder}: {error.strerror}") from error
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise DiskFull(f"no space left for {folder}") from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def identities(folder: Path) -> frozenset[tuple[int, int]]:
+    """(device, inode) of our own folder: an import that reads LMDB's lock file and closes it would drop the locks of this process."""
+    found = os.stat(folder)
+    return frozenset({(found.st_dev, found.st_ino)})

@@ -1,0 +1,269 @@
+"""Reading: everything that can be asked of a repository within one transaction.
+
+A condemned object is absent here, whoever asks. Bytes are verified against their id each time they are read.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fusecas import _native
+from fusecas.errors import (
+    AmbiguousPrefix,
+    CorruptObject,
+    InvalidObject,
+    MissingObject,
+    ObjectNotFound,
+    UsageError,
+)
+from fusecas.store import packs
+from fusecas.store.condemned import Marks
+from fusecas.store.environment import KV, Value
+from fusecas.store.ids import EMPTY_CONTENT, Kind, LayerId, ObjectId, TimesId
+from fusecas.store.tables import Live, Operation, RefRow, Row, Table, to_u64, u64
+
+HEX_DIGITS = frozenset("0123456789abcdef")
+SHORTEST_PREFIX = 4
+CANDIDATES = 20
+RECIPE_CHECKSUM = 32
+
+
+class Piece(NamedTuple):
+    """A stretch of a content: a chunk, or a hole (no chunk)."""
+
+    offset: int
+    chunk: ObjectId | None
+    length: int
+
+
+class Snapshot:
+    """A consistent view. Valid while its transaction is open; not for use by two threads at once."""
+
+    def __init__(self, kv: KV, marks: Marks) -> None:
+        self.kv = kv
+        self.marks = marks
+
+    # objects
+
+    def row(self, object_id: bytes) -> Row | None:
+        found = packs.find_row(self.kv, object_id)
+        return None if found is None or self.marks.condemned(found.n) else found
+
+    def has(self, object_id: bytes) -> bool:
+        return object_id == EMPTY_CONTENT or self.row(object_id) is not None
+
+    def needed_row(self, object_id: bytes) -> Row:
+        found = self.row(object_id)
+        if found is None:
+            raise MissingObject(f"object {object_id.hex()} is not there", hint="fusecas verify")
+        return found
+
+    def read_node(self, object_id: bytes, kind: Kind | None = None) -> bytes:
+        """A node's CBOR, verified; `kind` is what the caller needs it to be."""
+        found = self.needed_row(object_id)
+        if found.kind in (Kind.CHUNK, Kind.RECIPE):
+            raise InvalidObject(f"object {object_id.hex()} is content, not a node")
+        if kind is not None and found.kind != kind:
+            raise InvalidObject(
+                f"object {object_id.hex()} is of kind {found.kind}, not a {kind.name.lower()}"
+            )
+        return packs.raw_bytes(self.kv, object_id, found)
+
+    def read_object(self, object_id: bytes) -> tuple[Row, bytes]:
+        """Any stored object as it was put: a chunk's bytes, a recipe, a node's CBOR."""
+        found = self.needed_row(object_id)
+        return found, packs.raw_bytes(self.kv, object_id, found)
+
+    def stored(self, object_id: bytes) -> tuple[Row, list[Value]]:
+        """The stored bytes in place, unverified: for native code that verifies while it unpacks."""
+        found = self.needed_row(object_id)
+        return found, packs.stored_bytes(self.kv, found)
+
+    def refs_of(self, object_id: bytes) -> list[ObjectId]:
+        """What an object refers to, each once, whatever its kind."""
+        if object_id == EMPTY_CONTENT:
+            return []
+        found = self.needed_row(object_id)
+        if found.kind == Kind.CHUNK:
+            return []
+        return refs_in(object_id, found.kind, packs.raw_bytes(self.kv, object_id, found))
+
+    # content
+
+    def content_pieces(self, content_id: bytes) -> Iterator[Piece]:
+        """The chunks and holes of a content, in order."""
+        yield from self._pieces(content_id, self.content_row(content_id))
+
+    def content_row(self, content_id: bytes) -> Row | None:
+        """The row of a content's chunk or recipe; None for the empty content."""
+        if content_id == EMPTY_CONTENT:
+            return None
+        found = self.needed_row(content_id)
+        if found.kind not in (Kind.CHUNK, Kind.RECIPE):
+            raise InvalidObject(f"object {content_id.hex()} is a node, not content")
+        return found
+
+    def _pieces(self, content_id: bytes, found: Row | None) -> Iterator[Piece]:
+        if found is None:
+            return
+        if found.kind == Kind.CHUNK:
+            yield Piece(0, ObjectId(bytes(content_id)), found.size)
+            return
+        _, items, _ = decoded_recipe(content_id, packs.raw_bytes(self.kv, content_id, found))
+        at = 0
+        for item in items:
+            inner = _native.decode_part(self.read_node(item[0], Kind.PART)) if len(item) == 3 else [item]
+            for chunk, length in inner:
+                yield Piece(at, chunk, length)
+                at += length
+
+    def content_size(self, content_id: bytes) -> int:
+        found = self.content_row(content_id)
+        if found is None:
+            return 0
+        if found.kind == Kind.CHUNK:
+            return found.size
+        return decoded_recipe(content_id, packs.raw_bytes(self.kv, content_id, found))[0]
+
+    def iter_content(self, content_id: bytes, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes of a content from `start`, in pieces of at most 256 KiB, each verified."""
+        stop = None if length is None else start + length
+        for at, chunk, size in self.content_pieces(content_id):
+            if at + size <= start:
+                continue
+            if stop is not None and at >= stop:
+                return
+            low = max(start - at, 0)
+            high = size if stop is None else min(size, stop - at)
+            if chunk is None:
+                for zero in range(low, high, 1 << 18):
+                    yield bytes(min(1 << 18, high - zero))
+                continue
+            row, data = self.read_object(chunk)
+            if row.kind != Kind.CHUNK or len(data) != size:
+                raise InvalidObject(f"object {chunk.hex()} is not the chunk that {content_id.hex()} needs")
+            yield data[low:high]
+
+    def read_range(self, content_id: bytes, offset: int, length: int) -> bytes:
+        return b"".join(self.iter_content(content_id, offset, length))
+
+    def read_content(self, content_id: bytes) -> bytes:
+        return b"".join(self.iter_content(content_id))
+
+    # prefixes
+
+    def resolve_prefix(self, prefix: str, layers_only: bool = False) -> ObjectId:
+        """The one object (or layer) whose id starts with these hexadecimal digits."""
+        if not set(prefix) <= HEX_DIGITS or not SHORTEST_PREFIX <= len(prefix) <= 64:
+            raise UsageError(
+                f"{prefix!r} is not a hash: {SHORTEST_PREFIX} to 64 lower-case hexadecimal digits"
+            )
+        found = []
+        for object_id in self._ids_from(prefix, layers_only):
+            found.append(object_id.hex())
+            if len(found) >= CANDIDATES:
+                break
+        if not found:
+            what = "layer" if layers_only else "object"
+            raise ObjectNotFound(f"no {what} {prefix}", hint="fusecas log" if layers_only else None)
+        if len(found) > 1:
+            raise AmbiguousPrefix(prefix, found)
+        return ObjectId(bytes.fromhex(found[0]))
+
+    def _ids_from(self, prefix: str, layers_only: bool) -> Iterator[ObjectId]:
+        low = bytes.fromhex(prefix + "0" * (len(prefix) % 2))
+        if layers_only:
+            ids = (ObjectId(key) for key, _ in self.kv.scan(Table.LAYERS, low) if self.row(key) is not None)
+        else:
+            ids = (key for key, row in packs.rows(self.kv, low) if not self.marks.condemned(row.n))
+        for object_id in ids:
+            if not object_id.hex().startswith(prefix):
+                return
+            yield object_id
+
+    def abbreviate(self, object_id: bytes, minimum: int = SHORTEST_PREFIX) -> str:
+        """The shortest prefix of at least `minimum` digits that no other object shares."""
+        full = object_id.hex()
+        if not self.has(object_id):
+            raise ObjectNotFound(f"no object {full}")
+        length = minimum
+        while length < 64:
+            others = (each for each in self._ids_from(full[:length], layers_only=False) if each != object_id)
+            other = next(others, None)
+            if other is None:
+                break
+            length = max(length, common_digits(full, other.hex())) + 1
+        return full[:length]
+
+    # refs, live rows, operations
+
+    def get_ref(self, name: str) -> RefRow | None:
+        value = self.kv.get(Table.REFS, name.encode())
+        return None if value is None else RefRow.decode(value)
+
+    def list_refs(self, prefix: str = "") -> Iterator[tuple[str, RefRow]]:
+        """Refs whose name starts so, in the order of names."""
+        low = prefix.encode()
+        for key, value in self.kv.scan(Table.REFS, low):
+            if not key.startswith(low):
+                return
+            yield key.decode(), RefRow.decode(value)
+
+    def get_live(self, workspace_id: bytes) -> Live | None:
+        value = self.kv.get(Table.LIVE, workspace_id)
+        return None if value is None else Live.decode(value)
+
+    def list_live(self) -> Iterator[tuple[bytes, Live]]:
+        for key, value in self.kv.scan(Table.LIVE):
+            yield key, Live.decode(value)
+
+    def layer_times(self, layer: LayerId) -> TimesId | None:
+        value = self.kv.get(Table.LAYER_TIMES, layer)
+        return None if value is None else TimesId(ObjectId(_native.cbor_decode(value)[0]))
+
+    def operation(self, number: int) -> Operation | None:
+        value = self.kv.get(Table.OPS, u64(number))
+        return None if value is None else Operation.decode(number, value)
+
+    def operations(self, start: int = 0) -> Iterator[Operation]:
+        """Oldest first, from number `start`."""
+        for key, value in self.kv.scan(Table.OPS, u64(start)):
+            yield Operation.decode(to_u64(key), value)
+
+    def operations_back(self) -> Iterator[Operation]:
+        """Newest first."""
+        for key, value in self.kv.scan_back(Table.OPS):
+            yield Operation.decode(to_u64(key), value)
+
+    def ref_operations_back(self, name: str) -> Iterator[Operation]:
+        """The operations that moved a ref, newest first; they outlive the ref."""
+        prefix = name.encode() + b"\0"
+        for key, _ in self.kv.scan_back(Table.REF_OPS, name.encode() + b"\1"):
+            if not key.startswith(prefix) or len(key) != len(prefix) + 8:
+                return
+            found = self.operation(to_u64(key[-8:]))
+            if found is not None:
+                yield found
+
+
+def refs_in(object_id: bytes, kind: int, data: bytes) -> list[ObjectId]:
+    """The references in an object's bytes, of known and unknown kinds alike."""
+    if kind == Kind.CHUNK:
+        return []
+    try:
+        body = data[:-RECIPE_CHECKSUM] if kind == Kind.RECIPE else data
+        return [ObjectId(each) for each in _native.cbor_refs(body)]
+    except _native.FormatError as error:
+        raise InvalidObject(f"object {object_id.hex()}, of kind {kind}, can't be read: {error}") from error
+
+
+def decoded_recipe(
+    content_id: bytes, data: bytes
+) -> tuple[int, list[tuple[bytes | None, int]], bytes | None]:
+    try:
+        return _native.decode_recipe(content_id, data)  # type: ignore[no-any-return]
+    except _native.FormatError as error:
+        raise CorruptObject(f"the recipe of {content_id.hex()} is damaged: {error}") from error
+
+
+def common_digits(one: str, other: str) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), 64)
