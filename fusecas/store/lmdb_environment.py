@@ -135,7 +135,7 @@ class LmdbEnvironment:
                         max_spare_txns=4,
                         mode=0o600,
                         create=create,
-                        lib_version=ENGINE if create else -1,
+                        lib_version=ENGINE,
                     )
             except errors.NoAddressSpace:
                 size //= 2
