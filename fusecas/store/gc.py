@@ -103,14 +103,13 @@ class _Marking:
         if self.reached.add(n):
             self.young += self.held
 
-    def run(self, snapshot: Snapshot, deadline: float, most_nodes: int | None = None) -> bool:
-        """Read what waits; whether all of it was read in time, with at most so many more nodes reached.
+    def run(self, snapshot: Snapshot, deadline: float, most_nodes: float = float("inf")) -> bool:
+        """Read what waits; whether all of it was read in time, and no more nodes were reached in all than so many.
 
         The last comes first: so what waits stays as small as the trees are deep.
         """
-        limit = None if most_nodes is None else self.nodes + most_nodes
         while self._waiting:
-            if time.monotonic() >= deadline or (limit is not None and self.nodes > limit):
+            if time.monotonic() >= deadline or self.nodes > most_nodes:
                 return False
             self._read(snapshot, self._waiting.pop())
         return True
@@ -223,14 +222,12 @@ class _Collection:
 
     def _catch_up(self, snapshot: Snapshot, hurried: bool) -> bool:
         """Mark from the roots that are new in this last transaction; False if, hurried, that is too much for it."""
-        deadline, most_nodes = float("inf"), None
+        deadline = most_nodes = float("inf")
         if hurried:
-            deadline, most_nodes = time.monotonic() + WRITE_TIME, FEW_NODES
+            deadline, most_nodes = time.monotonic() + WRITE_TIME, self._marking.nodes + FEW_NODES
         for held in (False, True):
             scan = self._scan(held)
-            if not (
-                scan.run(snapshot, self._marking, deadline) and self._marking.run(snapshot, deadline, most_nodes)
-            ):
+            if not (scan.run(snapshot, self._marking, deadline) and self._marking.run(snapshot, deadline, most_nodes)):
                 return False
         return True
 

@@ -99,7 +99,7 @@ def _touches(kv: KV, row: Row, sparse: set[int]) -> bool:
 
 
 def _move(store: Store, places: deque[bytes]) -> None:
-    """Move the first of these objects, as many as one transaction should: those that are still live, and still there."""
+    """Move the first of these objects, as many as one transaction should: what is still live, and still there."""
     with store.environment.write() as kv:
         marks = store.marks(kv)
         moving: list[tuple[ObjectId, Row]] = []

@@ -23,6 +23,7 @@ from fusecas.store.tables import Table
 MAP_SIZE = 4 << 40
 SMALLEST_MAP = 64 << 30
 MAX_READERS = 1024
+LOCK_BYTES = MAX_READERS * 64 + 4096
 MAX_TABLES = 64
 ENGINE = 0  # LMDB 0.9: its files can't be read by 1.x and the other way round
 PAGE_HEADER = 16
@@ -64,16 +65,12 @@ class LmdbKV:
         with self._txn.cursor(self._tables[table]) as cursor:
             consumed, added = cursor.putmulti(items, overwrite=False, append=append)
         if consumed != added:
-            raise RuntimeError(
-                f"{table}: {consumed - added} of {consumed} keys were there already or out of order"
-            )
+            raise RuntimeError(f"{table}: {consumed - added} of {consumed} keys were there already or out of order")
 
     def delete(self, table: Table, key: bytes) -> bool:
         return bool(self._txn.delete(key, db=self._tables[table]))
 
-    def scan(
-        self, table: Table, start: bytes = b"", stop: bytes | None = None
-    ) -> Iterator[tuple[bytes, Value]]:
+    def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, Value]]:
         with self._txn.cursor(self._tables[table]) as cursor:
             if not (cursor.set_range(start) if start else cursor.first()):
                 return
@@ -112,9 +109,7 @@ class LmdbEnvironment:
         try:
             self._env.reader_check()
             with self._translated():
-                self._tables = {
-                    table: self._env.open_db(table.value.encode(), create=create) for table in Table
-                }
+                self._tables = {table: self._env.open_db(table.value.encode(), create=create) for table in Table}
         except lmdb.NotFoundError as error:
             self._env.close()
             raise errors.UnknownFormat(f"{folder} has no table {error}: not a store of fusecas") from error
@@ -144,9 +139,7 @@ class LmdbEnvironment:
                 continue
             if env.lib_version()[0] != ENGINE:
                 env.close()
-                raise errors.UnknownFormat(
-                    f"{self.folder} was written by LMDB 1.x; fusecas uses 0.9's format"
-                )
+                raise errors.UnknownFormat(f"{self.folder} was written by LMDB 1.x; fusecas uses 0.9's format")
             return env
 
     def close(self) -> None:
@@ -268,16 +261,27 @@ def stop_here() -> None:
 
 
 def _make_folder(folder: Path) -> None:
+    """The folder of a new environment, with the space that its lock file will need: LMDB leaves it full of holes and
+    writes to it by its map, which is SIGBUS on a full disk."""
     try:
         folder.mkdir(mode=0o700)
+        lock = os.open(folder / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(lock, 0, LOCK_BYTES)
+        finally:
+            os.close(lock)
     except PermissionError as error:
         raise errors.PermissionProblem(f"{folder}: {error.strerror}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.DiskFull(f"no space left for {folder}") from error
+        raise
 
 
 def check_file(path: Path) -> None:
     """Refuse a data file that was cut short or pieced together, before LMDB maps it: a map beyond its end is SIGBUS."""
     try:
-        for attempt in range(5):
+        for _attempt in range(5):
             if (problem := _problem(path)) is None:
                 return
     except FileNotFoundError as error:
@@ -301,7 +305,8 @@ def _problem(path: Path) -> str | None:
         length = file.seek(0, os.SEEK_END)
     if len(second) < PAGE_HEADER + META.size:
         return "shorter than its second page"
-    transactions, newest_last_page = [], 0
+    transactions: list[int] = []
+    newest_last_page = 0
     for page in (first, second):
         magic, version, _, _, _, _, last_page, transaction = META.unpack_from(page, PAGE_HEADER)
         if magic != META_MAGIC:
@@ -325,9 +330,10 @@ def _lacks_pages(path: Path) -> bool:
 
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END)
-        walk = verify._Verifier(file, length)  # its public function doesn't look at a value's later pages
+        walk: Any = verify._Verifier(file, length)  # type: ignore[no-untyped-call]
         try:
             walk.verify()
         except verify.VerifyError:
             return True
+        # Its public function doesn't look at the later pages of a value.
         return 1 in walk.live[length // walk.psize :]

@@ -3,7 +3,7 @@
 A condemned object is absent here, whoever asks. Bytes are verified against their id each time they are read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from fusecas import _native
@@ -63,9 +63,7 @@ class Snapshot:
         if found.kind in (Kind.CHUNK, Kind.RECIPE):
             raise InvalidObject(f"object {object_id.hex()} is content, not a node")
         if kind is not None and found.kind != kind:
-            raise InvalidObject(
-                f"object {object_id.hex()} is of kind {found.kind}, not a {kind.name.lower()}"
-            )
+            raise InvalidObject(f"object {object_id.hex()} is of kind {found.kind}, not a {kind.name.lower()}")
         return packs.raw_bytes(self.kv, object_id, found)
 
     def read_object(self, object_id: bytes) -> tuple[Row, bytes]:
@@ -110,11 +108,9 @@ class Snapshot:
             return
         _, items, _ = decoded_recipe(content_id, packs.raw_bytes(self.kv, content_id, found))
         at = 0
-        for item in items:
-            inner = _native.decode_part(self.read_node(item[0], Kind.PART)) if len(item) == 3 else [item]
-            for chunk, length in inner:
-                yield Piece(at, chunk, length)
-                at += length
+        for chunk, length in recipe_items(items, lambda part: self.read_node(part, Kind.PART)):
+            yield Piece(at, None if chunk is None else ObjectId(chunk), length)
+            at += length
 
     def content_size(self, content_id: bytes) -> int:
         found = self.content_row(content_id)
@@ -154,9 +150,7 @@ class Snapshot:
     def resolve_prefix(self, prefix: str, layers_only: bool = False) -> ObjectId:
         """The one object (or layer) whose id starts with these hexadecimal digits."""
         if not set(prefix) <= HEX_DIGITS or not SHORTEST_PREFIX <= len(prefix) <= 64:
-            raise UsageError(
-                f"{prefix!r} is not a hash: {SHORTEST_PREFIX} to 64 lower-case hexadecimal digits"
-            )
+            raise UsageError(f"{prefix!r} is not a hash: {SHORTEST_PREFIX} to 64 lower-case hexadecimal digits")
         found = []
         for object_id in self._ids_from(prefix, layers_only):
             found.append(object_id.hex())
@@ -256,13 +250,22 @@ def refs_in(object_id: bytes, kind: int, data: bytes) -> list[ObjectId]:
         raise InvalidObject(f"object {object_id.hex()}, of kind {kind}, can't be read: {error}") from error
 
 
-def decoded_recipe(
-    content_id: bytes, data: bytes
-) -> tuple[int, list[tuple[bytes | None, int]], bytes | None]:
+def decoded_recipe(content_id: bytes, data: bytes) -> "tuple[int, Sequence[_native.RecipeItem], bytes | None]":
     try:
-        return _native.decode_recipe(content_id, data)  # type: ignore[no-any-return]
+        return _native.decode_recipe(content_id, data)
     except _native.FormatError as error:
         raise CorruptObject(f"the recipe of {content_id.hex()} is damaged: {error}") from error
+
+
+def recipe_items(
+    items: "Sequence[_native.RecipeItem]", read_part: Callable[[bytes], bytes]
+) -> Iterator[tuple[bytes | None, int]]:
+    """A recipe's chunks and holes, its parts resolved."""
+    for item in items:
+        if len(item) == 3:
+            yield from _native.decode_part(read_part(item[0]))
+        else:
+            yield item
 
 
 def common_digits(one: str, other: str) -> int:

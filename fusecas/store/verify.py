@@ -33,6 +33,14 @@ PROLLY = frozenset({Kind.TREE, Kind.LINKS, Kind.TIMES, Kind.INODES, Kind.MAP, Ki
 CONTENT = frozenset({Kind.CHUNK, Kind.RECIPE})
 DIED = "the process that read the objects died of {}: pages of the store are damaged"
 
+CHILD = """
+import json, sys
+task = json.loads(sys.stdin.readline())
+sys.path[:] = task["path"]
+from fusecas.store.verify import main
+main(task)
+"""
+
 Progress = Callable[[int, int], None]
 
 
@@ -56,9 +64,7 @@ class VerifyReport:
         return not (self.corrupted or self.invalid or self.missing or self.problems)
 
 
-def verify(
-    store: Store, roots: Sequence[ObjectId] | None = None, progress: Progress | None = None
-) -> VerifyReport:
+def verify(store: Store, roots: Sequence[ObjectId] | None = None, progress: Progress | None = None) -> VerifyReport:
     """Check everything, or only what hangs from `roots`. `progress` is told (objects read, objects in all)."""
     from fusecas.store.lmdb_environment import LmdbEnvironment
 
@@ -77,7 +83,7 @@ def page_problems(path: Path) -> list[str]:
     from lmdb import verify as pages
 
     try:
-        return [f"{path.name}: {each}" for each in pages.verify(str(path))]
+        return [f"{path.name}: {each}" for each in pages.verify(str(path))]  # type: ignore[no-untyped-call]
     except pages.VerifyError as error:
         return [f"{path.name}: {error}"]
 
@@ -87,8 +93,7 @@ def page_problems(path: Path) -> list[str]:
 
 def _verify_in_child(folder: Path, roots: Sequence[ObjectId] | None, progress: Progress | None) -> VerifyReport:
     task = {"path": sys.path, "folder": str(folder), "roots": None if roots is None else [r.hex() for r in roots]}
-    start = "import sys, json; task = json.loads(sys.stdin.readline()); sys.path[:] = task['path']"
-    command = [sys.executable, "-c", f"{start}; from {__name__} import main; main(task)"]
+    command = [sys.executable, "-c", CHILD]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdin is not None and child.stdout is not None and child.stderr is not None
         child.stdin.write(json.dumps(task).encode() + b"\n")
@@ -226,16 +231,18 @@ def _check_batch(snapshot: Snapshot, batch: Sequence[tuple[ObjectId, Row]], foun
     intact: list[tuple[ObjectId, Row]] = []
     for object_id, row in batch:
         try:
-            stored.append((object_id, row.kind, row.codec, row.size, packs.joined(packs.stored_bytes(snapshot.kv, row))))
+            stored.append(
+                (object_id, row.kind, row.codec, row.size, packs.joined(packs.stored_bytes(snapshot.kv, row)))
+            )
             intact.append((object_id, row))
         except MissingObject:
             found.corrupted.add(object_id)
     children: list[ObjectId] = []
-    for (object_id, row), (*_, data), answer in zip(
+    for (object_id, row), (*_, data), right in zip(
         intact, stored, _native.verify_objects(stored, THREADS), strict=True
     ):
-        if answer:
-            found.corrupted.add(object_id)
+        if not right:
+            (found.invalid if _gives_id(snapshot, object_id, row) else found.corrupted).add(object_id)
         elif row.kind != Kind.CHUNK:
             children += _check_node(snapshot, object_id, row, _native.decompress(data, row.codec, row.size), found)
     found.done += len(batch)
@@ -244,9 +251,16 @@ def _check_batch(snapshot: Snapshot, batch: Sequence[tuple[ObjectId, Row]], foun
     return children
 
 
-def _check_node(
-    snapshot: Snapshot, object_id: ObjectId, row: Row, data: bytes, found: _Findings
-) -> list[ObjectId]:
+def _gives_id(snapshot: Snapshot, object_id: ObjectId, row: Row) -> bool:
+    """Whether it is only the form of an object that is wrong."""
+    try:
+        packs.raw_bytes(snapshot.kv, object_id, row)
+    except CorruptObject:
+        return False
+    return True
+
+
+def _check_node(snapshot: Snapshot, object_id: ObjectId, row: Row, data: bytes, found: _Findings) -> list[ObjectId]:
     try:
         children = refs_in(object_id, row.kind, data)
         missing = [each for each in children if not snapshot.has(each)]

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import pytest
-from making import AN_HOUR, ANYTHING, collect, condemn, in_an_hour, kept, layer_over, node_over, noise, unreadable_node
 
 from fusecas._native import Ref, cbor_encode
 from fusecas.errors import Damaged, InUse, InvalidObject, MissingObject
@@ -15,6 +14,18 @@ from fusecas.store.tables import Live, LivePair, Move, Table
 from fusecas.store.transaction import Transaction
 from fusecas.store.verify import verify
 from fusecas.store.walk import closure
+from tests.store.making import (
+    AN_HOUR,
+    ANYTHING,
+    collect,
+    condemn,
+    in_an_hour,
+    kept,
+    layer_over,
+    node_over,
+    noise,
+    unreadable_node,
+)
 
 DAY = 86400.0
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from making import collect, condemn, layer_over, node_over, noise
 
 from fusecas import _native
 from fusecas.errors import Conflict, InUse, MissingObject, SessionLost
@@ -19,6 +18,7 @@ from fusecas.store.session import Hold, Incoming, leaf_ranges
 from fusecas.store.store import Store
 from fusecas.store.tables import Table
 from fusecas.store.verify import verify
+from tests.store.making import collect, condemn, layer_over, node_over, noise
 
 
 def rows_of_sessions(store: Store) -> int:

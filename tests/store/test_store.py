@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 
 import pytest
-from making import ANYTHING, condemn, kept, layer_over, node_over, noise
 
 from fusecas import _native
 from fusecas.errors import (
@@ -24,6 +23,7 @@ from fusecas.store import packs
 from fusecas.store.ids import EMPTY_CONTENT, Kind, ObjectId
 from fusecas.store.store import Store
 from fusecas.store.tables import Live, Move, Table, u64
+from tests.store.making import ANYTHING, condemn, kept, layer_over, node_over, noise
 
 NOWHERE = ObjectId(b"\7" * 32)
 

@@ -1,13 +1,13 @@
 """refs, walk and closure over all kinds."""
 
 import pytest
-from making import UNKNOWN, layer_over, node_over, noise, unreadable_node
 
 from fusecas._native import Ref, cbor_encode
 from fusecas.errors import InvalidObject, MissingObject
 from fusecas.store.ids import EMPTY_CONTENT, Kind, ObjectId
 from fusecas.store.store import Store
 from fusecas.store.walk import Numbers, closure, refs, walk
+from tests.store.making import UNKNOWN, layer_over, node_over, noise, unreadable_node
 
 
 def test_numbers_are_a_set() -> None:
@@ -25,7 +25,14 @@ def test_a_walk_is_breadth_first_and_meets_each_object_once(store: Store) -> Non
         assert refs(snapshot, root) == [low[0], leaves[3], low[1]]
         ids = [each for each, _ in walk(snapshot, [root])]
         assert ids == [root, low[0], leaves[3], low[1], leaves[0], leaves[1], leaves[2]]
-        assert list(closure(snapshot, [low[0], root, low[0]])) == [low[0], root, *leaves[:2], leaves[3], low[1], leaves[2]]
+        assert list(closure(snapshot, [low[0], root, low[0]])) == [
+            low[0],
+            root,
+            *leaves[:2],
+            leaves[3],
+            low[1],
+            leaves[2],
+        ]
 
 
 def test_a_walk_goes_through_every_kind(store: Store) -> None:
