@@ -37,9 +37,7 @@ class KV(Protocol):
     def delete(self, table: Table, key: bytes) -> bool:
         """Whether the key was there."""
 
-    def scan(
-        self, table: Table, start: bytes = b"", stop: bytes | None = None
-    ) -> Iterator[tuple[bytes, Value]]:
+    def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, Value]]:
         """Ascending, from `start` to before `stop`. Don't write to the table meanwhile."""
 
     def scan_back(self, table: Table, start: bytes | None = None) -> Iterator[tuple[bytes, Value]]:

@@ -37,9 +37,7 @@ class Kind(IntEnum):
     PART = 17
 
 
-EMPTY_CONTENT = ContentId(
-    ObjectId(bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"))
-)
+EMPTY_CONTENT = ContentId(ObjectId(bytes.fromhex("af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262")))
 """The id of no bytes at all: always there, though no row says so."""
 
 

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     mode: int
     target: bytes | None = None
     size: int = 0
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]
     ext: Extension | None = None
 
     @property
@@ -358,11 +358,15 @@ def is_extension(value: object) -> bool:
 
 def is_program(value: object) -> bool:
     """null, {shell: bytes}, {argv: [bytes…]}, {verb: text} or {task: ref}."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
     match value:
-        case None | {"shell": bytes()} | {"verb": str()}:
-            return value is None or len(value) == 1  # type: ignore[arg-type]
+        case {"shell": bytes()} | {"verb": str()}:
+            return True
         case {"argv": list(words)}:
-            return len(value) == 1 and bool(words) and is_byte_strings(words)
+            return bool(words) and is_byte_strings(words)
         case {"task": task}:
-            return len(value) == 1 and isinstance(task, _native.Ref)
+            return isinstance(task, _native.Ref)
     return False

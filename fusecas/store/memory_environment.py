@@ -73,9 +73,7 @@ class MemoryKV:
         del rows.values[key]
         return True
 
-    def scan(
-        self, table: Table, start: bytes = b"", stop: bytes | None = None
-    ) -> Iterator[tuple[bytes, Value]]:
+    def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, Value]]:
         rows = self.tables[table]
         end = len(rows.keys) if stop is None else bisect_left(rows.keys, stop)
         for key in rows.keys[bisect_left(rows.keys, start) : end]:

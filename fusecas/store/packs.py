@@ -195,9 +195,7 @@ def check_id(object_id: bytes, kind: int, data: bytes) -> None:
     else:
         right = _native.node_id(kind, data) == object_id
     if not right:
-        raise CorruptObject(
-            f"object {object_id.hex()} is corrupt: its bytes give another id", hint="fusecas verify"
-        )
+        raise CorruptObject(f"object {object_id.hex()} is corrupt: its bytes give another id", hint="fusecas verify")
 
 
 def recipe_is_intact(content_id: bytes, data: bytes) -> bool:

@@ -83,9 +83,7 @@ def _of_base(reader: Snapshot, base: str, current: str, warn: Callable[[str], No
     if base.startswith("ws:"):
         return _of_head(reader, base.removeprefix("ws:"), base)
     if base.startswith("hash:"):
-        return of_layer(
-            reader, LayerId(reader.resolve_prefix(base.removeprefix("hash:"), layers_only=True)), base
-        )
+        return of_layer(reader, LayerId(reader.resolve_prefix(base.removeprefix("hash:"), layers_only=True)), base)
     looks_like_hash = SHORTEST_PREFIX <= len(base) <= 64 and set(base) <= HEX_DIGITS
     tag = reader.get_ref(tags.NAMESPACE + base)
     if tag is not None:
@@ -96,9 +94,7 @@ def _of_base(reader: Snapshot, base: str, current: str, warn: Callable[[str], No
         return of_layer(reader, LayerId(reader.resolve_prefix(base, layers_only=True)), base)
     if reader.get_ref(heads.NAMESPACE + base) is not None:
         return _of_head(reader, base, base)
-    raise RefNotFound(
-        f"no layer, tag or workspace {base!r}", details={"name": base, "known": known_names(reader)}
-    )
+    raise RefNotFound(f"no layer, tag or workspace {base!r}", details={"name": base, "known": known_names(reader)})
 
 
 def _of_sign(reader: Snapshot, base: str, current: str) -> Revision:
@@ -138,13 +134,9 @@ def _of_past(
 ) -> Revision:
     """Where a workspace or a tag was: N changes ago, at a time, after an operation."""
     name = current if base in ("", "@") else base.removeprefix("ws:")
-    ref = next(
-        (each for each in (heads.NAMESPACE + name, tags.NAMESPACE + name) if _has_past(reader, each)), None
-    )
+    ref = next((each for each in (heads.NAMESPACE + name, tags.NAMESPACE + name) if _has_past(reader, each)), None)
     if ref is None:
-        raise RefNotFound(
-            f"no workspace or tag {name!r}", details={"name": name, "known": known_names(reader)}
-        )
+        raise RefNotFound(f"no workspace or tag {name!r}", details={"name": name, "known": known_names(reader)})
     if step.group("operation") is not None:
         limit = int(step.group("operation"))
         found = next((each for each in reader.ref_operations_back(ref) if each.number <= limit), None)
@@ -171,9 +163,7 @@ def _after(reader: Snapshot, text: str, ref: str, operation: Operation) -> Revis
     if move.new is None:
         raise RefNotFound(f"{text}: it was deleted then (operation {operation.number})")
     if not reader.has(move.new):
-        raise ExpiredError(
-            f"{text}: gc has collected it; operation {operation.number} is past its grace time"
-        )
+        raise ExpiredError(f"{text}: gc has collected it; operation {operation.number} is past its grace time")
     if ref.startswith(tags.NAMESPACE):
         return of_layer(reader, LayerId(move.new), text)
     layer = Workspace.decode(reader.read_node(move.new, Kind.WORKSPACE)).layer
@@ -195,16 +185,10 @@ def parse_time(text: str, now: datetime) -> datetime:
     try:
         moment = datetime.fromisoformat(spoken)
     except ValueError as error:
-        raise UsageError(
-            f"{text!r} is not a time", hint="2026-11-24T10:00, yesterday, 10m, 2h, 3d"
-        ) from error
+        raise UsageError(f"{text!r} is not a time", hint="2026-11-24T10:00, yesterday, 10m, 2h, 3d") from error
     return moment.astimezone(UTC)
 
 
 def known_names(reader: Snapshot) -> list[str]:
     """Names that a person may have meant."""
-    return [
-        name.split("/", 1)[1]
-        for space in (tags.NAMESPACE, heads.NAMESPACE)
-        for name, _ in reader.list_refs(space)
-    ]
+    return [name.split("/", 1)[1] for space in (tags.NAMESPACE, heads.NAMESPACE) for name, _ in reader.list_refs(space)]

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
@@ -22,6 +23,7 @@ from fusecas.store.environment import KV, Environment
 from fusecas.store.ids import EMPTY_CONTENT, ContentId, Kind, ObjectId
 from fusecas.store.liveness import Liveness
 from fusecas.store.packs import NewObject, compressed
+from fusecas.store.snapshot import Snapshot
 from fusecas.store.tables import SESSION_KEY, Row, Table
 from fusecas.store.transaction import Transaction, created_now
 
@@ -70,9 +72,7 @@ class Session:
         self._queue: queue.Queue[_native.Batch | None] = queue.Queue(QUEUED_BATCHES)
         self._failure: BaseException | None = None
         self._ended = False
-        self._writer = threading.Thread(
-            target=self._write_batches, name=f"session-{self.number}", daemon=True
-        )
+        self._writer = threading.Thread(target=self._write_batches, name=f"session-{self.number}", daemon=True)
         self._writer.start()
 
     def __enter__(self) -> Self:
@@ -145,6 +145,12 @@ class Session:
         self._hand_over()
         self._queue.join()
         self._raise_failure()
+
+    @contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """A snapshot of the store: what was put is there after a flush."""
+        with self._shared.environment.read() as kv:
+            yield Snapshot(kv, self._shared.marks(kv))
 
     # how it ends
 
@@ -245,9 +251,7 @@ class Session:
                     if each not in self._recent and each != EMPTY_CONTENT:
                         row = packs.find_row(kv, each)
                         if row is None or marks.condemned(row.n):
-                            raise MissingObject(
-                                f"{incoming.ids[i].hex()} refers to {each.hex()}, which is not there"
-                            )
+                            raise MissingObject(f"{incoming.ids[i].hex()} refers to {each.hex()}, which is not there")
             self._recent.add(incoming.ids[i])
 
     def _put(self, kv: KV, incoming: "Incoming", group: range) -> None:

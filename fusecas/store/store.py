@@ -67,9 +67,7 @@ class Store:
         with self.environment.write() as kv:
             kv.put(Table.META, b"format", u64(FORMAT))
             kv.put(Table.META, b"repository", secrets.token_bytes(16))
-            kv.put(
-                Table.META, b"domain", _native.cbor_encode([secrets.token_bytes(16), secrets.token_bytes(32)])
-            )
+            kv.put(Table.META, b"domain", _native.cbor_encode([secrets.token_bytes(16), secrets.token_bytes(32)]))
             kv.put(Table.META, b"created", u64(time.time_ns()))
             for counter in ("next_n", "next_serial"):
                 packs.set_meta(kv, counter, 1)

@@ -98,9 +98,7 @@ class Transaction(Snapshot):
         if not self.has(target):
             raise MissingObject(f"{what} would point to {target.hex()}, which is not there")
 
-    def set_ref(
-        self, name: str, target: ObjectId | None, expect: ObjectId | Expect | None, operation: int = 0
-    ) -> None:
+    def set_ref(self, name: str, target: ObjectId | None, expect: ObjectId | Expect | None, operation: int = 0) -> None:
         """Compare and swap: None is no ref. Conflict if it does not point to `expect`; the target must be live."""
         key = check_ref(name).encode()
         now = self.get_ref(name)

@@ -1,0 +1,168 @@
+"""The native core (native/src). Everything that takes long releases the GIL. Bytes may come as any contiguous buffer.
+
+FormatError is raised for bytes and values that docs/format.md does not allow; TypeError for arguments of other types.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+Bytes = bytes
+Buffer = bytes | bytearray | memoryview
+
+__version__: str
+
+class FormatError(ValueError): ...
+
+class Ref:
+    """A reference to an object in a node: 32 bytes under CBOR's tag 202."""
+
+    def __init__(self, id: bytes) -> None: ...
+    @property
+    def id(self) -> bytes: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+
+# Canonical CBOR
+
+def cbor_encode(value: Any) -> bytes:
+    """None, bool, int, float, bytes, str, Ref, list or tuple, dict with text keys."""
+
+def cbor_decode(data: Buffer) -> Any:
+    """Refuses whatever cbor_encode would not have written."""
+
+def cbor_refs(data: Buffer) -> list[bytes]:
+    """The ids that a node refers to, each once, in order; the data are checked like cbor_decode's."""
+
+# Ids
+
+def content_hash(data: Buffer) -> bytes: ...
+def node_id(kind: int, data: Buffer) -> bytes: ...
+def log_chain(previous: bytes, key: bytes, value: bytes) -> bytes: ...
+
+# Nodes of prolly trees
+
+def is_cut(level: int, key: bytes) -> bool:
+    """Whether the split rule ends a node after this key."""
+
+def decode_node(kind: int, data: Buffer) -> tuple[int, list[tuple[Any, ...]]]:
+    """(level, entries) of one node, with all checks that one node allows.
+
+    Entries: tree (name, kind, mode, target, size, count, ext); links (path, group); times (name, mtime, child);
+    inodes (name, number, ctime, child); map (key, value); log (key, value, chain); inner (last key, child, n, bytes).
+    """
+
+def encode_level(
+    kind: int, level: int, entries: Sequence[tuple[Any, ...]]
+) -> list[tuple[bytes, bytes, bytes, int, int]]:
+    """Cut entries into nodes: (id, data, last key, n, bytes) of each."""
+
+def check_ext(ext: Any) -> None:
+    """Raise FormatError unless this is a well-formed extension map."""
+
+# Rows
+
+def pack_row(kind: int, codec: int, n: int, pack: int, offset: int, stored: int, size: int, created: int) -> bytes: ...
+def unpack_row(data: Buffer) -> tuple[int, int, int, int, int, int, int, int]: ...
+def pack_varints(numbers: Sequence[int]) -> bytes: ...
+def unpack_varints(data: Buffer) -> list[int]: ...
+
+# Content
+
+class Batch:
+    """Objects on their way to the store, each id once, in the order in which they came. Thread-safe."""
+
+    def __init__(self) -> None: ...
+    def add(self, kind: int, id: Bytes, data: Buffer) -> None: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, id: Bytes) -> bool: ...
+    @property
+    def bytes(self) -> int: ...
+    def ids(self) -> list[Bytes]: ...
+    def kinds(self) -> Bytes: ...
+    def sizes(self) -> list[int]: ...
+    def refs(self, at: int) -> list[Bytes]: ...
+    def compress(self, indices: Sequence[int], level: int = 3, threads: int = 2) -> Packed: ...
+
+class Packed:
+    @property
+    def data(self) -> bytes:
+        """The stored bytes, back to back."""
+
+    @property
+    def rows(self) -> list[tuple[int, int, int, int, int]]:
+        """(index in the batch, codec, offset, stored, size) of each."""
+
+class ContentWriter:
+    """Content that arrives in pieces; cuts do not depend on how it arrives. Holds back under 1 MiB."""
+
+    def __init__(self) -> None: ...
+    @property
+    def total(self) -> int: ...
+    def feed(self, batch: Batch, data: Buffer) -> None: ...
+    def feed_file(self, batch: Batch, fd: int, budget: int) -> int:
+        """From the descriptor's position, up to about `budget` bytes of data; holes cost nothing. 0 at the end."""
+
+    def finish(self, batch: Batch) -> tuple[bytes, int]:
+        """(content id, size)."""
+
+def cut_bytes(batch: Batch, data: Buffer) -> tuple[bytes, int]:
+    """(content id, size); nothing is added for an empty content."""
+
+RecipeItem = tuple[bytes | None, int] | tuple[bytes, int, int]
+
+def decode_recipe(content: bytes, data: Buffer) -> tuple[int, list[RecipeItem], bytes | None]:
+    """(size, items, groups): an item is (chunk, length), (None, length of a hole), or (part, length, 1)."""
+
+def decode_part(data: Buffer) -> list[tuple[bytes | None, int]]: ...
+def update_content(
+    batch: Batch,
+    fd: int,
+    size: int,
+    old_size: int,
+    old_items: Sequence[tuple[bytes | None, int]],
+    old_groups: bytes | None,
+    dirty: Sequence[tuple[int, int]],
+) -> bytes:
+    """The id of a content that changed in places, from its old items (parts resolved) and groups.
+
+    `dirty` are (offset, length) of what may have changed. What is new is added to the batch. Equal to a full cut.
+    """
+
+def decompress(data: Buffer, codec: int, size: int) -> bytes:
+    """Stored bytes as they were put; FormatError unless they give exactly `size` bytes."""
+
+def verify_objects(objects: Sequence[tuple[bytes, int, int, int, Buffer]], threads: int = 2) -> list[bool]:
+    """For each (id, kind, codec, size, stored bytes): whether the bytes give the id."""
+
+# Files
+
+Listed = tuple[
+    bytes, int, int, int, int, int, int, int, int, int, int, int, int, bytes | None, list[tuple[bytes, bytes]]
+]
+
+def list_dir(fd: int, trusted: bool = False) -> tuple[list[Listed], list[tuple[bytes, int]]]:
+    """Everything in a directory by name, no link followed: entries, and (name, errno) of what could not be read.
+
+    An entry: (name, kind, mode, uid, gid, nlink, dev, ino, size, mtime, ctime, major, minor, link target, xattrs).
+    """
+
+def read_xattrs(fd: int, name: bytes, trusted: bool = False) -> list[tuple[bytes, bytes]]: ...
+def read_files(
+    batch: Batch, fd: int, wanted: Sequence[tuple[bytes, int, int]], threads: int = 2
+) -> list[tuple[int, bytes | None, int, int]]:
+    """Read whole files (name, device, inode) into the batch: (0, content id, size, mtime) of each.
+
+    A file that can't be read gives its errno, one that kept changing -1, with None, 0, 0.
+    """
+
+Piece = tuple[int, int, int, Buffer, bytes]
+
+def write_files(
+    fd: int, new_files: Sequence[tuple[bytes, int, Sequence[Piece], int, int | None]], threads: int = 2
+) -> list[int]:
+    """Make files (name, mode, pieces, size, mtime) that must not be there: 0, -1 for corrupted pieces, or an errno.
+
+    A piece: (offset, codec, size, stored bytes, id), verified before it is written; what no piece covers is a hole.
+    """
+
+def write_pieces(fd: int, pieces: Sequence[Piece]) -> int: ...
