@@ -1,4 +1,4 @@
-"""Heads: where each workspace stands. A head and its live row move in one transaction, with the operation that says so."""
+"""Heads: where each workspace stands. A head, its live row and the operation that says so move in one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import replace

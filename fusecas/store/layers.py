@@ -40,6 +40,7 @@ def import_layer(
     message: str | None = None,
     owner: tuple[int, int] | None = None,
     trusted_xattrs: bool = False,
+    skip_changed: bool = False,
     move_head: bool = True,
     deed: Deed = Deed(),
     progress: Callable[[Progress], None] | None = None,
@@ -56,6 +57,7 @@ def import_layer(
             owner=owner,
             trusted_xattrs=trusted_xattrs,
             skip=lambda device, inode: (device, inode) in own,
+            skip_changed=skip_changed,
             progress=progress,
         )
         if move_head:

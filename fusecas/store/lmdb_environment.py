@@ -82,10 +82,7 @@ class LmdbKV:
 
     def scan_back(self, table: Table, start: bytes | None = None) -> Iterator[tuple[bytes, Value]]:
         with self._txn.cursor(self._tables[table]) as cursor:
-            if start is not None and cursor.set_range(start):
-                found = cursor.prev()
-            else:
-                found = cursor.last()
+            found = cursor.prev() if start is not None and cursor.set_range(start) else cursor.last()
             if found:
                 for key, value in cursor.iterprev():
                     yield bytes(key), value
@@ -107,15 +104,22 @@ class LmdbEnvironment:
             check_file(folder / "data.mdb")
         self._env = self._open(create)
         try:
-            self._env.reader_check()
             with self._translated():
-                self._tables = {table: self._env.open_db(table.value.encode(), create=create) for table in Table}
+                self._env.reader_check()
+                self._tables = self._create_tables() if create else self._open_tables()
         except lmdb.NotFoundError as error:
             self._env.close()
             raise errors.UnknownFormat(f"{folder} has no table {error}: not a store of fusecas") from error
         except BaseException:
             self._env.close()
             raise
+
+    def _create_tables(self) -> dict[Table, Any]:
+        with self._env.begin(write=True) as txn:
+            return {table: self._env.open_db(table.value.encode(), txn=txn) for table in Table}
+
+    def _open_tables(self) -> dict[Table, Any]:
+        return {table: self._env.open_db(table.value.encode(), create=False) for table in Table}
 
     def _open(self, create: bool) -> Any:
         size = MAP_SIZE
@@ -151,6 +155,19 @@ class LmdbEnvironment:
 
     def info(self) -> dict[str, int]:
         return {**self._env.info(), "page_size": self._env.stat()["psize"]}
+
+    def used_bytes(self) -> int:
+        """What the tables take in the file; the rest of it is free and will be used again."""
+        with self._translated():
+            txn = self._begin_read()
+            try:
+                used = 2
+                for table in self._tables.values():
+                    stat = txn.stat(table)
+                    used += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+                return int(used * self._env.stat()["psize"])
+            finally:
+                txn.abort()
 
     @contextmanager
     def read(self) -> Iterator[LmdbKV]:

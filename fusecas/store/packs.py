@@ -6,6 +6,7 @@ their callers to ask.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from fusecas import _native
@@ -132,7 +133,7 @@ def _append_stream(kv: KV, stream: bytes, base: int) -> _Places:
     big = len(stream) // BIG_PACK if len(stream) >= BATCH_FOR_BIG_PACKS else 0
     view = memoryview(stream)
     cuts = [*range(0, big * BIG_PACK, BIG_PACK), *range(big * BIG_PACK, len(stream), SMALL_PACK), len(stream)]
-    pieces = [view[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+    pieces = [view[start:stop] for start, stop in pairwise(cuts)]
     kv.append(Table.DATA, [(u64(base + i), piece) for i, piece in enumerate(pieces)])
     lengths = [(u64(base + i), _native.pack_varints([len(piece)])) for i, piece in enumerate(pieces)]
     kv.append(Table.PACKS, lengths)

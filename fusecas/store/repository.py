@@ -103,6 +103,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def identities(folder: Path) -> frozenset[tuple[int, int]]:
-    """(device, inode) of our own folder: an import that reads LMDB's lock file and closes it would drop the locks of this process."""
+    """(device, inode) of our own folder: closing LMDB's lock file after reading it would drop this process's locks."""
     found = os.stat(folder)
     return frozenset({(found.st_dev, found.st_ino)})

@@ -19,7 +19,7 @@ from fusecas.store import packs
 from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV, Value
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LayerId, ObjectId, TimesId
-from fusecas.store.tables import Live, Operation, RefRow, Row, Table, to_u64, u64
+from fusecas.store.tables import Live, Operation, RefRow, Row, Table, to_u64, u64, unreadable
 
 HEX_DIGITS = frozenset("0123456789abcdef")
 SHORTEST_PREFIX = 4
@@ -200,7 +200,7 @@ class Snapshot:
         for key, value in self.kv.scan(Table.REFS, low):
             if not key.startswith(low):
                 return
-            yield key.decode(), RefRow.decode(value)
+            yield read_name(key), RefRow.decode(value)
 
     def get_live(self, workspace_id: bytes) -> Live | None:
         value = self.kv.get(Table.LIVE, workspace_id)
@@ -237,6 +237,13 @@ class Snapshot:
             found = self.operation(to_u64(key[-8:]))
             if found is not None:
                 yield found
+
+
+def read_name(key: bytes) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError as error:
+        raise unreadable("the name of a ref", error) from error
 
 
 def refs_in(object_id: bytes, kind: int, data: bytes) -> list[ObjectId]:

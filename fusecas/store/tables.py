@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from fusecas import _native
+from fusecas.errors import DamagedEnvironment
 from fusecas.store.ids import InodesId, LayerId, ObjectId, StateId, TimesId
 
 
@@ -41,7 +42,18 @@ def u64(number: int) -> bytes:
 
 
 def to_u64(key: bytes | memoryview) -> int:
-    return int(U64.unpack(key)[0])
+    try:
+        return int(U64.unpack(key)[0])
+    except struct.error as error:
+        raise unreadable("a key", error) from error
+
+
+def unreadable(what: str, error: Exception) -> DamagedEnvironment:
+    """A row that nobody can have written."""
+    return DamagedEnvironment(f"{what} can't be read: {error}", hint="restore the store from a backup or a bundle")
+
+
+UNREADABLE = (ValueError, TypeError, KeyError)  # what decoding gives for bytes that were not encoded by us
 
 
 class Row(NamedTuple):
@@ -61,7 +73,10 @@ class Row(NamedTuple):
 
     @classmethod
     def decode(cls, value: bytes | memoryview) -> Self:
-        return cls._make(_native.unpack_row(value))
+        try:
+            return cls._make(_native.unpack_row(value))
+        except UNREADABLE as error:
+            raise unreadable("a row of the index", error) from error
 
 
 class RefRow(NamedTuple):
@@ -76,7 +91,10 @@ class RefRow(NamedTuple):
 
     @classmethod
     def decode(cls, value: bytes | memoryview) -> Self:
-        return cls._make(_native.cbor_decode(value))
+        try:
+            return cls._make(_native.cbor_decode(value))
+        except UNREADABLE as error:
+            raise unreadable("a ref", error) from error
 
 
 class LivePair(NamedTuple):
@@ -127,10 +145,13 @@ class Live:
 
     @classmethod
     def decode(cls, value: bytes | memoryview) -> Self:
-        fields = _native.cbor_decode(value)
-        for name in ("ranges", "needs", "owner"):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
+        try:
+            fields = _native.cbor_decode(value)
+            for name in ("ranges", "needs", "owner"):
+                fields[name] = tuple(fields[name])
+            return cls(**fields)
+        except UNREADABLE as error:
+            raise unreadable("a live row", error) from error
 
 
 class Move(NamedTuple):
@@ -180,9 +201,12 @@ class Operation:
 
     @classmethod
     def decode(cls, number: int, value: bytes | memoryview) -> Self:
-        fields = _native.cbor_decode(value)
-        moves = tuple(
-            Move(ref, old, new, old_live and LivePair(*old_live), new_live and LivePair(*new_live))
-            for ref, old, new, old_live, new_live in fields["moves"]
-        )
-        return cls(number, fields["verb"], tuple(fields["argv"]), fields["actor"], fields["time"], moves)
+        try:
+            fields = _native.cbor_decode(value)
+            moves = tuple(
+                Move(ref, old, new, old_live and LivePair(*old_live), new_live and LivePair(*new_live))
+                for ref, old, new, old_live, new_live in fields["moves"]
+            )
+            return cls(number, fields["verb"], tuple(fields["argv"]), fields["actor"], fields["time"], moves)
+        except UNREADABLE as error:
+            raise unreadable(f"operation {number}", error) from error

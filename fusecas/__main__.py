@@ -1,0 +1,5 @@
+import sys
+
+from fusecas.cli import main
+
+sys.exit(main())

@@ -1,0 +1,262 @@
+"""What differs between two states. Costs what differs: subtrees that both have are never read.
+
+Changes come in the order of a walk: a directory before what is in it, names by their bytes.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from fusecas.store import prolly, trees
+from fusecas.store.ids import Kind, StateId
+from fusecas.store.kinds import Entry, EntryKind, State
+from fusecas.store.prolly import Loader, Saver
+from fusecas.store.snapshot import Snapshot
+
+
+class ChangeKind(StrEnum):
+    """What is different about a path. `type`: a file became a link, a directory a file, and so on."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    MODIFIED = "modified"
+    TYPE = "type"
+    MODE = "mode"
+    XATTR = "xattr"
+    OWNER = "owner"
+    LINKS = "links"
+    RENAMED = "renamed"
+
+
+META = frozenset({ChangeKind.MODE, ChangeKind.XATTR, ChangeKind.OWNER, ChangeKind.LINKS})
+FILES = frozenset(ChangeKind) - META
+WHOLE = frozenset({ChangeKind.ADDED}), frozenset({ChangeKind.REMOVED})
+
+
+class Change(NamedTuple):
+    """One path. `old_path` is where a renamed one was; a renamed directory brings all that is in it.
+
+    `links`: (group before, group after) if the path joined, left or changed its group of hard links.
+    """
+
+    path: bytes
+    kinds: frozenset[ChangeKind]
+    old: Entry | None
+    new: Entry | None
+    old_path: bytes | None = None
+    links: tuple[bytes | None, bytes | None] | None = None
+
+
+def diff_states(
+    reader: Snapshot,
+    a: StateId,
+    b: StateId,
+    *,
+    paths: Sequence[bytes] = (),
+    renames: bool = True,
+) -> Iterator[Change]:
+    """What leads from state `a` to state `b`, below `paths` if there are any.
+
+    Renames are found by equal content (files) or equal trees (directories); looking for them holds all changes in
+    memory, without they stream.
+    """
+    if a == b:
+        return
+    before, after = trees.read_state(reader, a), trees.read_state(reader, b)
+    comparison = _Comparison(reader, [each.strip(b"/") for each in paths])
+    changes = comparison.run(before, after)
+    if renames:
+        yield from sorted(_with_renames(comparison, list(changes)), key=lambda change: walk_key(change.path))
+    else:
+        yield from comparison.expanded(changes)
+
+
+def walk_key(path: bytes) -> bytes:
+    """Sorts paths as a walk meets them: what is in a directory comes right behind it."""
+    return path.replace(b"/", b"\0")
+
+
+class _Comparison:
+    """Finds changes; a directory that is added or removed as a whole is one change until it is expanded."""
+
+    def __init__(self, reader: Snapshot, paths: Sequence[bytes]) -> None:
+        self._reader = reader
+        self._load: Loader = reader.read_node
+        self._paths = paths
+        self._links: dict[bytes, tuple[bytes | None, bytes | None]] = {}
+        self.has_links = False
+
+    def run(self, before: State, after: State) -> Iterator[Change]:
+        for path, old, new in prolly.diff(Kind.LINKS, before.links, after.links, self._load):
+            if self._wanted(path):
+                self._links[path] = (old[1] if old else None, new[1] if new else None)
+        self.has_links = bool(self._links)
+        yield from self._joined(self._changes(before, after), after)
+
+    def _changes(self, before: State, after: State) -> Iterator[Change]:
+        old, new = before.root(0, 0), after.root(0, 0)
+        kinds = attribute_kinds(old, new)
+        if kinds and self._wanted(b""):
+            yield Change(b"", kinds, old, new)
+        yield from self._directory(b"", old.target, new.target)
+
+    def _directory(self, path: bytes, a: bytes | None, b: bytes | None) -> Iterator[Change]:
+        for name, left, right in prolly.diff(Kind.TREE, a, b, self._load):
+            place = trees.join(path, name)
+            if not self._wanted(place) and not self._leads_on(place):
+                continue
+            old = None if left is None else Entry._make(left)
+            new = None if right is None else Entry._make(right)
+            yield from self._entry(place, old, new)
+
+    def _entry(self, path: bytes, old: Entry | None, new: Entry | None) -> Iterator[Change]:
+        kinds = kinds_of(old, new)
+        if kinds and self._wanted(path):
+            yield Change(path, kinds, old, new, links=self._links.pop(path, None))
+        elif kinds in WHOLE:
+            yield from self._below(path, old, new)
+            return
+        if old is not None and new is not None and (old.is_directory or new.is_directory):
+            yield from self._below(path, old, new)
+
+    def _below(self, path: bytes, old: Entry | None, new: Entry | None) -> Iterator[Change]:
+        a = old.target if old is not None and old.is_directory else None
+        b = new.target if new is not None and new.is_directory else None
+        yield from self._directory(path, a, b)
+
+    def expanded(self, changes: Iterable[Change]) -> Iterator[Change]:
+        """With everything in the directories that are added or removed as a whole."""
+        for change in changes:
+            yield change
+            if is_whole_directory(change):
+                yield from self.expanded(self._below(change.path, change.old, change.new))
+
+    def _joined(self, changes: Iterator[Change], after: State) -> Iterator[Change]:
+        """Also the paths of which only the group of hard links changed."""
+        alone = sorted(self._links, key=walk_key)
+        at = 0
+        for change in changes:
+            while at < len(alone) and walk_key(alone[at]) < walk_key(change.path):
+                yield from self._links_only(alone[at], after)
+                at += 1
+            yield change
+        for path in alone[at:]:
+            yield from self._links_only(path, after)
+
+    def _links_only(self, path: bytes, after: State) -> Iterator[Change]:
+        links = self._links.get(path)
+        entry = trees.find(self._reader, after.tree, path) if links is not None else None
+        if entry is not None and entry.linked and links is not None and None not in links:
+            del self._links[path]
+            yield Change(path, frozenset({ChangeKind.LINKS}), entry, entry, links=links)
+
+    def _wanted(self, path: bytes) -> bool:
+        return not self._paths or any(path == each or not each or path.startswith(each + b"/") for each in self._paths)
+
+    def _leads_on(self, path: bytes) -> bool:
+        return any(each.startswith(path + b"/") for each in self._paths)
+
+
+def is_whole_directory(change: Change) -> bool:
+    entry = change.old if change.new is None else change.new if change.old is None else None
+    return entry is not None and entry.is_directory
+
+
+def kinds_of(old: Entry | None, new: Entry | None) -> frozenset[ChangeKind]:
+    if old is None:
+        return frozenset({ChangeKind.ADDED})
+    if new is None:
+        return frozenset({ChangeKind.REMOVED})
+    if old.kind != new.kind:
+        return frozenset({ChangeKind.TYPE})
+    found = set(attribute_kinds(old, new))
+    if not old.is_directory and (old.target, old.size, old.count) != (new.target, new.size, new.count):
+        found.add(ChangeKind.MODIFIED)
+    return frozenset(found)
+
+
+def attribute_kinds(old: Entry, new: Entry) -> frozenset[ChangeKind]:
+    kinds = {
+        ChangeKind.MODE: old.mode != new.mode,
+        ChangeKind.XATTR: _without(old, "O", "L") != _without(new, "O", "L"),
+        ChangeKind.OWNER: old.owner != new.owner,
+        ChangeKind.LINKS: old.linked != new.linked,
+    }
+    return frozenset(kind for kind, differs in kinds.items() if differs)
+
+
+def _without(entry: Entry, *keys: str) -> dict[str, object]:
+    return {key: value for key, value in (entry.ext or {}).items() if key not in keys}
+
+
+# ---- renames
+
+
+def _with_renames(comparison: _Comparison, changes: list[Change]) -> list[Change]:
+    if not comparison.has_links:  # a directory that moves with groups in it is told path by path
+        changes = _paired(changes, lambda entry: entry.target if entry.is_directory else None)
+    changes = list(comparison.expanded(changes))
+    return _paired(changes, lambda entry: entry.target if entry.is_file else None)
+
+
+def _paired(changes: list[Change], content: Callable[[Entry], bytes | None]) -> list[Change]:
+    """Replace a removed and an added path of equal content by a rename; each is used once."""
+    removed: dict[bytes, list[Change]] = defaultdict(list)
+    for change in changes:
+        if change.new is None and change.old is not None and (key := content(change.old)) is not None:
+            removed[key].append(change)
+    gone: set[bytes] = set()
+    result: list[Change] = []
+    for change in changes:
+        if change.old is None and change.new is not None and (key := content(change.new)) is not None:
+            candidates = removed.get(key)
+            if candidates:
+                source = max(candidates, key=lambda each: _likeness(each.path, change.path))
+                candidates.remove(source)
+                gone.add(source.path)
+                assert source.old is not None
+                kinds = attribute_kinds(source.old, change.new) | {ChangeKind.RENAMED}
+                links = (source.links or (None, None))[0], (change.links or (None, None))[1]
+                has_links = source.links is not None or change.links is not None
+                result.append(
+                    Change(change.path, kinds, source.old, change.new, source.path, links if has_links else None)
+                )
+                continue
+        result.append(change)
+    return [each for each in result if each.new is not None or each.path not in gone]
+
+
+def _likeness(one: bytes, other: bytes) -> tuple[bool, int]:
+    """The same name first, then the longest common directory; the first in order wins a tie."""
+    a, b = one.split(b"/"), other.split(b"/")
+    common = next((i for i, (x, y) in enumerate(zip(a[:-1], b[:-1], strict=False)) if x != y), min(len(a), len(b)) - 1)
+    return a[-1] == b[-1], common
+
+
+# ---- applying
+
+
+def apply_changes(core: State, changes: Iterable[Change], load: Loader, save: Saver) -> State:
+    """The state that these changes lead to from `core`."""
+    entries: dict[bytes, Entry | None] = {}
+    links: dict[bytes, bytes | None] = {}
+    for change in changes:
+        if change.old_path is not None:
+            entries.setdefault(change.old_path, None)
+        if change.links is not None:
+            if change.old_path is not None:
+                links.setdefault(change.old_path, None)
+            links[change.path] = change.links[1]
+        entries[change.path] = _applied(change)
+    return trees.edit(core, entries, links, load, save)
+
+
+def _applied(change: Change) -> Entry | None:
+    """A directory's own attributes only: what is in it has changes of its own, unless it was renamed as a whole."""
+    new, old = change.new, change.old
+    if new is None or not new.is_directory or change.old_path is not None:
+        return new
+    if old is not None and old.kind == EntryKind.DIRECTORY:
+        return old._replace(mode=new.mode, ext=new.ext)
+    return new._replace(target=None, size=0, count=0)
