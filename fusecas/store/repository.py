@@ -2,9 +2,6 @@
 
 import errno
 import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +35,7 @@ class Repository:
             (new / "config.toml").chmod(0o600)
             with Store.create(new) as store, store.write() as transaction:
                 owner = (os.geteuid(), os.getegid())
-                heads.create_head(transaction, heads.DEFAULT, secrets.token_bytes(16), owner, argv, actor)
+                heads.create_head(transaction, heads.DEFAULT, os.urandom(16), owner, argv, actor)
         return cls.open(folder)
 
     @classmethod
@@ -70,6 +67,9 @@ def find(start: Path) -> Path:
 @contextmanager
 def _building(folder: Path) -> Iterator[Path]:
     """A folder to be filled, which then appears under its name, durably; or which goes, if that fails."""
+    import shutil
+    import tempfile
+
     parent = folder.parent
     try:
         new = Path(tempfile.mkdtemp(prefix=folder.name + ".new-", dir=parent))

@@ -3,13 +3,13 @@
 Everything above (trees, import, diff, gc, verify) stands on these three and on nothing else.
 """
 
-import secrets
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fusecas import _native
 from fusecas.errors import UnknownFormat
@@ -18,10 +18,12 @@ from fusecas.store.condemned import NO_MARKS, Marks, read_marks
 from fusecas.store.environment import KV, Environment
 from fusecas.store.liveness import FileLiveness, Liveness, MemoryLiveness
 from fusecas.store.memory_environment import MemoryEnvironment
-from fusecas.store.session import Session
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.tables import Table, to_u64, u64
 from fusecas.store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from fusecas.store.session import Session
 
 FORMAT = 1
 
@@ -66,8 +68,8 @@ class Store:
     def _initialise(self) -> None:
         with self.environment.write() as kv:
             kv.put(Table.META, b"format", u64(FORMAT))
-            kv.put(Table.META, b"repository", secrets.token_bytes(16))
-            kv.put(Table.META, b"domain", _native.cbor_encode([secrets.token_bytes(16), secrets.token_bytes(32)]))
+            kv.put(Table.META, b"repository", os.urandom(16))
+            kv.put(Table.META, b"domain", _native.cbor_encode([os.urandom(16), os.urandom(32)]))
             kv.put(Table.META, b"created", u64(time.time_ns()))
             for counter in ("next_n", "next_serial"):
                 packs.set_meta(kv, counter, 1)
@@ -103,8 +105,10 @@ class Store:
             yield transaction
             transaction.finish()
 
-    def session(self) -> Session:
+    def session(self) -> "Session":
         """For writing more than a transaction holds: use it in a `with`, and end it by publish or keep."""
+        from fusecas.store.session import Session
+
         return Session(self)
 
     def close(self) -> None:
