@@ -10,13 +10,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
 
 from fusecas import _native
-from fusecas.errors import FusecasError, MissingObject, SessionLost
+from fusecas.errors import FusecasError, InUse, MissingObject, SessionLost
 from fusecas.store import packs
 from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV, Environment
@@ -184,8 +184,7 @@ class Session:
         number = 0
         try:
             with self._shared.environment.write() as kv:
-                number = packs.next_serial(kv)
-                self._shared.liveness.begin(number)
+                number = self._lock_number(kv)
                 self._touch_row(kv, number, 0)
         except BaseException:
             # The number was not given out: the next session, maybe another process's, gets it.
@@ -193,6 +192,14 @@ class Session:
                 self._shared.liveness.end(number)
             raise
         return number
+
+    def _lock_number(self, kv: KV) -> int:
+        """A number that nobody has locked. A process that is killed here loses LMDB's lock before its own locks."""
+        while True:
+            number = packs.next_serial(kv)
+            with suppress(InUse):
+                self._shared.liveness.begin(number)
+                return number
 
     def _drop_row(self) -> None:
         with self._shared.environment.write() as kv:

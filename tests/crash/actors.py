@@ -14,8 +14,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,18 @@ def assert_clean(store: Store) -> None:
 
 def scenario(folder: Path, journal: Journal) -> None:
     """Everything that writes, one step after the other; a step that fails leaves the next ones to go on."""
-    for step in (commit, import_big, move_by_operation, delete, collect, import_again, many_small, abandon, thin_out, keep):
+    for step in (
+        commit,
+        import_big,
+        move_by_operation,
+        delete,
+        collect,
+        import_again,
+        many_small,
+        abandon,
+        thin_out,
+        keep,
+    ):
         try:
             with Store.open(folder) as store:
                 step(store, journal)
@@ -450,41 +462,39 @@ def flips(folder: str, first: int, step: int) -> None:
     original = path.read_bytes()
     values = in_values(original, top)
     outcomes = dict.fromkeys(("right", "told", "died"), 0)
-    places = iter(range(first, len(original), step))
-    reading, writing = os.pipe()
-    done = False
-    while not done:
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            become(lambda: flip_each(path, original, places, contents, writing))
-        os.close(writing)
-        last = -1
-        told: list[tuple[int, str]] = []
-        with os.fdopen(reading) as lines:
-            for line in lines:
-                at, what = json.loads(line)
-                last = at
-                if what:
-                    told.append((at, what))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    places = range(first, len(original), step)
+    while places:
+        told, last, status = flip_until_death(path, original, places, contents)
         for at, what in told:
             assert what in outcomes, f"byte {at}: {what}"
             outcomes[what] += 1
-        assert status <= 0, status
-        done = status == 0
-        if not done:
-            assert last not in values, f"byte {last} of a value: death by {-status}"
-            outcomes["died"] += 1
-            path.write_bytes(original)
-            places = iter(range(last + step, len(original), step))
-            reading, writing = os.pipe()
+        if status == 0:
+            break
+        assert last not in values, f"byte {last} of a value: death by {-status}"
+        assert status < 0, status
+        outcomes["died"] += 1
+        path.write_bytes(original)
+        places = range(last + step, len(original), step)
     say(size=len(original), values=len(values), **outcomes)
 
 
-def flip_each(
-    path: Path, original: bytes, places: Iterator[int], contents: dict[str, bytes], writing: int
-) -> None:
+def flip_until_death(
+    path: Path, original: bytes, places: range, contents: dict[str, bytes]
+) -> tuple[list[tuple[int, str]], int, int]:
+    """What each flip came to; the place of the last one; how the process that flipped and read has ended."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        become(partial(flip_each, path, original, places, contents, writing))
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        said = [json.loads(line) for line in lines]
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return [(at, what) for at, what in said if what], said[-1][0], status
+
+
+def flip_each(path: Path, original: bytes, places: range, contents: dict[str, bytes], writing: int) -> None:
     descriptor = os.open(path, os.O_RDWR)
     for at in places:
         os.write(writing, json.dumps([at, ""]).encode() + b"\n")

@@ -50,8 +50,13 @@ def start() -> Any:
         started.append(
             subprocess.Popen(
                 [*before, *command(name, *arguments)],
-                cwd=TOP, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True,
-            )  # fmt: skip
+                cwd=TOP,
+                env=environment,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+            )
         )
         return started[-1]
 

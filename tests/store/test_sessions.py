@@ -262,3 +262,14 @@ def test_a_session_that_could_not_begin_holds_no_lock(tmp_path: Path, monkeypatc
         with store.read() as snapshot:
             other.begin(packs.get_meta(snapshot.kv, "next_serial"))
         other.close()
+
+
+def test_a_number_that_a_dying_process_still_locks_is_passed_over(tmp_path: Path) -> None:
+    with Store.create(tmp_path) as store:
+        dying = FileLiveness(tmp_path / "sessions.lock")
+        with store.read() as snapshot:
+            number = packs.get_meta(snapshot.kv, "next_serial")
+        dying.begin(number)
+        with store.session() as session:
+            assert session.number == number + 1
+        dying.close()
