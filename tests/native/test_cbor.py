@@ -1,5 +1,7 @@
 """Canonical CBOR: one encoding for each value, every other one refused."""
 
+from contextlib import suppress
+
 import cbor2
 import pytest
 from hypothesis import given
@@ -41,10 +43,8 @@ def test_changed_bytes_decode_only_if_they_are_canonical(value: object, data: st
 
 @given(st.binary(max_size=60))
 def test_random_bytes_never_do_worse_than_an_error(data: bytes) -> None:
-    try:
+    with suppress(FormatError):
         assert cbor_encode(cbor_decode(data)) == data
-    except FormatError:
-        pass
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.binary() | st.text(), st.lists))

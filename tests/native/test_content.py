@@ -2,6 +2,7 @@
 
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import blake3
@@ -151,18 +152,14 @@ def test_an_update_equals_cutting_anew(length: int, edits: list[tuple[int, int, 
 def test_hostile_recipes_are_errors(data: bytes, content: bytes) -> None:
     with pytest.raises(FormatError):
         decode_recipe(content, data)
-    try:
+    with suppress(FormatError):
         decode_part(data)
-    except FormatError:
-        pass
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**40), st.integers(0, 3))
 def test_hostile_compressed_bytes_are_errors_and_bounded(data: bytes, size: int, codec: int) -> None:
-    try:
+    with suppress(FormatError):
         assert len(decompress(data, codec, size)) == size
-    except FormatError:
-        pass
 
 
 def test_a_flipped_bit_in_a_recipe_is_noticed() -> None:

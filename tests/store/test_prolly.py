@@ -1,4 +1,4 @@
-"""Prolly trees: a function of what they hold, changed at the cost of the change, compared at the cost of what differs."""
+"""Prolly trees depend on what they hold alone; changes cost what changes, comparing what differs."""
 
 import random
 from typing import Any
