@@ -14,7 +14,6 @@ from typing import TypeVar
 from fusecas.errors import InUse
 from fusecas.store import gc_packs, packs
 from fusecas.store.condemned import Marks, write_marks
-from fusecas.store.environment import KV
 from fusecas.store.gc_roots import SECOND, Policy, RootScan, ended_holds, ended_sessions
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LayerId, ObjectId
 from fusecas.store.snapshot import Snapshot, refs_in
@@ -156,13 +155,13 @@ class _Collection:
         deleted = size = retained = 0
         released: Counter[int] = Counter()
 
-        def count(kv: KV, _: ObjectId, row: Row) -> None:
+        def count(snapshot: Snapshot, _: ObjectId, row: Row) -> None:
             nonlocal deleted, size, retained
             if not marks.condemned(row.n):
                 retained += 1
                 return
             deleted, size = deleted + 1, size + row.stored
-            for span in packs.spans(kv, row):
+            for span in packs.spans(snapshot.kv, row):
                 released[span.pack] += span.stop - span.start
 
         for _ in gc_packs.in_snapshots(self._store, count):
@@ -182,8 +181,8 @@ class _Collection:
                 holds = ended_holds(kv, IDS_AT_ONCE)
             if not holds:
                 return
-            for kv, key in self._in_transactions(holds):
-                kv.delete(Table.SESSIONS, key)
+            for snapshot, key in self._in_transactions(holds):
+                snapshot.kv.delete(Table.SESSIONS, key)
 
     # marking
 
@@ -255,30 +254,31 @@ class _Collection:
         retained = deleted = size = 0
         condemned: list[ObjectId] = []
 
-        def sort(kv: KV, object_id: ObjectId, row: Row) -> None:
+        def sort(snapshot: Snapshot, object_id: ObjectId, row: Row) -> None:
             nonlocal retained
-            if self._store.marks(kv).condemned(row.n):
+            if snapshot.marks.condemned(row.n):
                 condemned.append(object_id)
             else:
                 retained += 1
 
         for _ in gc_packs.in_snapshots(self._store, sort):
-            for kv, object_id in self._in_transactions(condemned):
-                row = packs.find_row(kv, object_id)
-                if row is not None and self._store.marks(kv).condemned(row.n):
-                    packs.delete_row(kv, object_id, row)
+            for snapshot, object_id in self._in_transactions(condemned):
+                row = packs.find_row(snapshot.kv, object_id)
+                if row is not None and snapshot.marks.condemned(row.n):
+                    packs.delete_row(snapshot.kv, object_id, row)
                     deleted, size = deleted + 1, size + row.stored
             condemned.clear()
         return deleted, size, retained
 
-    def _in_transactions(self, items: Sequence[T]) -> Iterator[tuple[KV, T]]:
+    def _in_transactions(self, items: Sequence[T]) -> Iterator[tuple[Snapshot, T]]:
         """Each item with a write transaction to treat it in: as many in one as its time allows."""
         waiting = iter(items)
         item = next(waiting, None)
         while item is not None:
             with self._store.environment.write() as kv:
                 deadline = time.monotonic() + WRITE_TIME
+                snapshot = Snapshot(kv, self._store.marks(kv))
                 while item is not None and time.monotonic() < deadline:
-                    yield kv, item
+                    yield snapshot, item
                     item = next(waiting, None)
             time.sleep(PAUSE)

@@ -11,6 +11,7 @@ from fusecas import _native
 from fusecas.store import packs
 from fusecas.store.environment import KV
 from fusecas.store.ids import ObjectId
+from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
 from fusecas.store.tables import Row, Table, to_u64, u64
 
@@ -23,16 +24,16 @@ PLACES_AT_ONCE = 100_000
 PLACE_BYTES = 12  # before the id: pack and offset
 
 
-def in_snapshots(store: Store, examine: Callable[[KV, ObjectId, Row], None]) -> Iterator[None]:
+def in_snapshots(store: Store, examine: Callable[[Snapshot, ObjectId, Row], None]) -> Iterator[None]:
     """Examine every row in the order of ids, in short snapshots; between them, yield."""
     start = b""
     done = False
     while not done:
         deadline = time.monotonic() + READ_TIME
-        with store.environment.read() as kv:
+        with store.read() as snapshot:
             done = True
-            for object_id, row in packs.rows(kv, start):
-                examine(kv, object_id, row)
+            for object_id, row in packs.rows(snapshot.kv, start):
+                examine(snapshot, object_id, row)
                 if time.monotonic() >= deadline:
                     start, done = object_id + b"\0", False
                     break
@@ -77,8 +78,8 @@ def _places(store: Store, sparse: set[int]) -> deque[bytes]:
     """Objects in these packs, in the order of the stream: pack ‖ offset ‖ id, the first PLACES_AT_ONCE of them."""
     found: list[bytes] = []
 
-    def look(kv: KV, object_id: ObjectId, row: Row) -> None:
-        if _touches(kv, row, sparse):
+    def look(snapshot: Snapshot, object_id: ObjectId, row: Row) -> None:
+        if _touches(snapshot.kv, row, sparse):
             found.append(u64(row.pack) + row.offset.to_bytes(PLACE_BYTES - 8, "big") + object_id)
 
     for _ in in_snapshots(store, look):

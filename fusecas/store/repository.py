@@ -79,8 +79,8 @@ def _building(folder: Path) -> Iterator[Path]:
                 os.rename(new, folder)
             except OSError as error:
                 raise AlreadyExists(f"{folder} is there already") from error
-            sync_folder(folder)
-            sync_folder(parent)
+            for each in (folder / "store", folder, parent):
+                sync_folder(each)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
