@@ -109,7 +109,12 @@ class Snapshot:
         _, items, _ = decoded_recipe(content_id, packs.raw_bytes(self.kv, content_id, found))
         at = 0
         for chunk, length in recipe_items(items, lambda part: self.read_node(part, Kind.PART)):
-            yield Piece(at, None if chunk is None else ObjectId(chunk), length)
+            row = None if chunk is None else self.row(chunk)
+            if chunk is not None and row is not None and row.kind == Kind.RECIPE:
+                # The same bytes were put as a content before, and at its offsets they have holes.
+                yield from (piece._replace(offset=at + piece.offset) for piece in self._pieces(chunk, row))
+            else:
+                yield Piece(at, None if chunk is None else ObjectId(chunk), length)
             at += length
 
     def content_size(self, content_id: bytes) -> int:

@@ -122,13 +122,23 @@ def edit(
     A directory's entry brings what is below it. `links` says which path is in which group from now on (None: in none);
     that entries of groups carry the mark `L`, and others don't, is the caller's care. The path b"" changes the root.
     """
+    fresh: dict[bytes, bytes] = {}  # what was saved may not be readable yet, and directories count what is in them
+
+    def keep(kind: Kind, data: bytes) -> ObjectId:
+        node = save(kind, data)
+        fresh[node] = data
+        return node
+
+    def read(node: ObjectId, kind: Kind) -> bytes:
+        return fresh[node] if node in fresh else load(node, kind)
+
     changes = dict(changes)
     root = changes.pop(b"", None)
     if root is not None:
         core = replace(core, mode=root.mode, ext=root.ext)
-    tree = _edit_directory(core.tree, _nested(changes), b"", load, save)
+    tree = _edit_directory(core.tree, _nested(changes), b"", read, keep)
     groups = {path: None if group is None else (path, group) for path, group in links.items()}
-    new_links = prolly.edit(Kind.LINKS, core.links, groups, load, save) if groups else core.links
+    new_links = prolly.edit(Kind.LINKS, core.links, groups, read, keep) if groups else core.links
     return replace(
         core,
         tree=None if tree is None else TreeId(tree),

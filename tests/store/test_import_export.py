@@ -105,10 +105,10 @@ def test_hard_links_across_directories_are_one_file_again(shared: Store, tmp_pat
 
 def test_a_file_with_a_name_elsewhere_is_like_any_other(shared: Store, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("x")
-        (tmp_path / name / "other").write_text("y")
-    os.link(tmp_path / "one" / "file", tmp_path / "elsewhere")
+        (tmp_path / name / "deep" / "down").mkdir(parents=True)
+        (tmp_path / name / "deep" / "down" / "file").write_text("x")
+        (tmp_path / name / "deep" / "other").write_text("y")
+    os.link(tmp_path / "one" / "deep" / "down" / "file", tmp_path / "elsewhere")
     assert imported(shared, tmp_path / "one").state == imported(shared, tmp_path / "two").state
 
 

@@ -23,7 +23,8 @@ from fusecas.store import packs
 from fusecas.store.ids import EMPTY_CONTENT, Kind, ObjectId
 from fusecas.store.store import Store
 from fusecas.store.tables import Live, Move, Table, u64
-from tests.store.making import ANYTHING, condemn, kept, layer_over, node_over, noise
+from fusecas.store.verify import verify
+from tests.store.making import ANYTHING, collect, condemn, kept, layer_over, node_over, noise
 
 NOWHERE = ObjectId(b"\7" * 32)
 
@@ -94,6 +95,43 @@ def test_a_hole_takes_no_space(store: Store) -> None:
     with store.read() as snapshot:
         assert snapshot.content_size(content) == 64 << 20
         assert snapshot.read_range(content, 32 << 20, 1000) == bytes(1000)
+
+
+def content_with_a_chunk_that_alone_has_a_hole() -> tuple[bytes, bytes]:
+    """A content, and one of its chunks: 16 zero pages, which are a hole only where they begin at a page."""
+    head = noise(50_000, 3)
+    batch = _native.Batch()
+    _native.cut_bytes(batch, head + noise(300_000, 4))
+    start = batch.sizes()[0]
+    assert start % 4096
+    whole = head[:start] + noise(8192, 5) + bytes(65536) + noise(300_000, 6)
+    batch = _native.Batch()
+    _native.cut_bytes(batch, whole)
+    length = batch.sizes()[1]
+    return whole, whole[start : start + length]
+
+
+@pytest.mark.parametrize("by", ["transaction", "session"])
+def test_a_chunk_may_be_there_as_a_content_with_a_hole(store: Store, by: str) -> None:
+    whole, part = content_with_a_chunk_that_alone_has_a_hole()
+    kept(store, lambda transaction: transaction.put_content(part), "tags/part")
+    with store.read() as snapshot:
+        assert snapshot.needed_row(_native.content_hash(part)).kind == Kind.RECIPE
+    if by == "transaction":
+        content = kept(store, lambda transaction: transaction.put_content(whole))
+    else:
+        with store.session() as session:
+            content = session.put_content(whole)
+            session.flush()
+            with store.write() as transaction:
+                transaction.set_ref("tags/part", None, ANYTHING)
+            collect(store)
+            session.publish(lambda transaction: transaction.set_ref("tags/kept", content, None))
+    with store.read() as snapshot:
+        assert snapshot.read_content(content) == whole
+        assert snapshot.read_range(content, 60_000, 80_000) == whole[60_000:140_000]
+        assert all(p.chunk is None or snapshot.needed_row(p.chunk).kind == 0 for p in snapshot.content_pieces(content))
+    assert verify(store).clean
 
 
 def test_a_stream_is_the_content_of_its_bytes(store: Store) -> None:

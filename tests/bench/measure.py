@@ -1,0 +1,101 @@
+"""Measuring beside a reference: interleaved rounds, medians, a table."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any, Self
+
+Measure = Callable[[], float]
+
+
+class Bench:
+    """One part of a benchmark: a scratch folder, and the figures that it has found."""
+
+    def __init__(self, title: str, rounds: int, scratch: Path) -> None:
+        self.title = title
+        self.rounds = rounds
+        self.folder = Path(tempfile.mkdtemp(prefix="fusecas-bench-", dir=scratch))
+        self.figures: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        print(f"\n{self.title}", flush=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def compare(self, what: str, ours: Measure, reference: Measure, name: str, goal: str, unit: str = "s") -> None:
+        """Measure both in turn, as often as there are rounds; the ratio is ours / reference, round by round."""
+        pairs = []
+        for at in range(self.rounds):
+            order = (ours, reference) if at % 2 == 0 else (reference, ours)
+            values = [measure() for measure in order]
+            pairs.append(tuple(values) if at % 2 == 0 else tuple(reversed(values)))
+        ratios = sorted(a / b for a, b in pairs)
+        self.note(
+            what,
+            f"{median(a for a, _ in pairs):.4g} {unit}",
+            f"{name} {median(b for _, b in pairs):.4g} {unit}",
+            f"x{median(ratios):.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f})",
+            goal,
+        )
+
+    def note(self, what: str, ours: str, reference: str, ratio: str, goal: str) -> None:
+        self.figures.append({"what": what, "ours": ours, "reference": reference, "ratio": ratio, "goal": goal})
+        print(f"  {what:44} {ours:>14}  {reference:>24}  {ratio:26} goal {goal}", flush=True)
+
+    def fresh(self, name: str) -> Path:
+        """A folder of that name that is not there."""
+        place = self.folder / name
+        shutil.rmtree(place, ignore_errors=True)
+        return place
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def run(*words: str | Path, **variables: str) -> str:
+    """A whole process; its stdout."""
+    done = subprocess.run(
+        [os.fspath(word) for word in words], env={**os.environ, **variables}, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{words} failed: {done.stderr}")
+    return done.stdout
+
+
+def program() -> str:
+    """The command `fusecas` of this environment."""
+    return os.fspath(Path(sys.executable).parent / "fusecas")
+
+
+def size_of(place: Path) -> int:
+    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def written_bytes() -> int:
+    """What this process has passed to write() and its kind so far."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["wchar"])
+
+
+def anonymous_memory() -> int:
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024
+
+
+def settle() -> None:
+    """What others wrote must not be paid for by who comes next."""
+    os.sync()
