@@ -100,18 +100,18 @@ def _touches(kv: KV, row: Row, sparse: set[int]) -> bool:
 
 
 def _move(store: Store, places: deque[bytes]) -> None:
-    """Move the first of these objects, as many as one transaction should: what is still live, and still there."""
+    """Move the first of these objects, as many as one transaction should: those that are still in their place."""
     with store.environment.write() as kv:
-        marks = store.marks(kv)
         moving: list[tuple[ObjectId, Row]] = []
         size = 0
         while places and size < MOVED_BYTES and len(moving) < MOVED_OBJECTS:
             place = places.popleft()
             object_id = ObjectId(place[PLACE_BYTES:])
             row = packs.find_row(kv, object_id)
-            if row is None or marks.condemned(row.n):
-                continue
-            if (row.pack, row.offset) == (to_u64(place[:8]), int.from_bytes(place[8:PLACE_BYTES], "big")):
+            if row is not None and (row.pack, row.offset) == (
+                to_u64(place[:8]),
+                int.from_bytes(place[8:PLACE_BYTES], "big"),
+            ):
                 moving.append((object_id, row))
                 size += row.stored
         packs.move_objects(kv, moving)
