@@ -75,17 +75,22 @@ def rewrite_sparse(store: Store) -> int:
 
 
 def _places(store: Store, sparse: set[int]) -> deque[bytes]:
-    """Objects in these packs, in the order of the stream: pack ‖ offset ‖ id, the first PLACES_AT_ONCE of them."""
+    """The places of objects in these packs, in the order of the stream: the first PLACES_AT_ONCE of them."""
     found: list[bytes] = []
 
     def look(snapshot: Snapshot, object_id: ObjectId, row: Row) -> None:
         if _touches(snapshot.kv, row, sparse):
-            found.append(u64(row.pack) + row.offset.to_bytes(PLACE_BYTES - 8, "big") + object_id)
+            found.append(_place(object_id, row))
 
     for _ in in_snapshots(store, look):
         found.sort()
         del found[PLACES_AT_ONCE:]
     return deque(found)
+
+
+def _place(object_id: ObjectId, row: Row) -> bytes:
+    """pack ‖ offset ‖ id: sorts like the stream, and takes less than a tuple."""
+    return u64(row.pack) + row.offset.to_bytes(PLACE_BYTES - 8, "big") + object_id
 
 
 def _touches(kv: KV, row: Row, sparse: set[int]) -> bool:
@@ -108,10 +113,7 @@ def _move(store: Store, places: deque[bytes]) -> None:
             place = places.popleft()
             object_id = ObjectId(place[PLACE_BYTES:])
             row = packs.find_row(kv, object_id)
-            if row is not None and (row.pack, row.offset) == (
-                to_u64(place[:8]),
-                int.from_bytes(place[8:PLACE_BYTES], "big"),
-            ):
+            if row is not None and _place(object_id, row) == place:
                 moving.append((object_id, row))
                 size += row.stored
         packs.move_objects(kv, moving)
