@@ -140,8 +140,11 @@ Listed = tuple[
     bytes, int, int, int, int, int, int, int, int, int, int, int, int, bytes | None, list[tuple[bytes, bytes]]
 ]
 
-def list_dir(fd: int, trusted: bool = False) -> tuple[list[Listed], list[tuple[bytes, int]]]:
-    """Everything in a directory by name, no link followed: entries, and (name, errno) of what could not be read.
+def list_names(fd: int) -> list[bytes]:
+    """The names in a directory, in order."""
+
+def look_at(fd: int, names: Sequence[bytes], trusted: bool = False) -> tuple[list[Listed], list[tuple[bytes, int]]]:
+    """What these names of a directory are, no link followed: entries, and (name, errno) of what could not be read.
 
     An entry: (name, kind, mode, uid, gid, nlink, dev, ino, size, mtime, ctime, major, minor, link target, xattrs).
     """
@@ -162,7 +165,9 @@ def write_files(
 ) -> list[int]:
     """Make files (name, mode, pieces, size, mtime) that must not be there: 0, -1 for corrupted pieces, or an errno.
 
-    A piece: (offset, codec, size, stored bytes, id), verified before it is written; what no piece covers is a hole.
+    A piece: (offset, codec, size, stored bytes, id), verified before it is written; what no piece covers is a hole,
+    and so is each whole page of zeros.
     """
 
-def write_pieces(fd: int, pieces: Sequence[Piece]) -> int: ...
+def write_pieces(fd: int, pieces: Sequence[Piece], threads: int = 2) -> int:
+    """Write pieces into a new file: 0, -1 for corrupted, or an errno. Its size is the caller's care."""

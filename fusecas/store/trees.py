@@ -59,9 +59,9 @@ def needed(reader: Snapshot, state: StateId, path: bytes) -> Entry:
     return entry
 
 
-def entries(reader: Snapshot, tree: bytes | None) -> Iterator[Entry]:
-    """The entries of one directory, in the order of names."""
-    return map(Entry._make, prolly.entries(Kind.TREE, tree, loader(reader)))
+def entries(reader: Snapshot, tree: bytes | None, start: bytes = b"") -> Iterator[Entry]:
+    """The entries of one directory, in the order of names, from `start` on."""
+    return map(Entry._make, prolly.entries(Kind.TREE, tree, loader(reader), start))
 
 
 def walk(reader: Snapshot, tree: bytes | None, below: bytes = b"") -> Iterator[Placed]:
@@ -98,13 +98,28 @@ def group_of(reader: Snapshot, links: LinksId | None, path: bytes) -> bytes | No
 
 
 class Timed(NamedTuple):
+    """An entry's time, and for a directory the times of what is in it."""
+
     mtime: int | None
     child: TimesId | None
 
 
-def times_of_directory(reader: Snapshot, times: TimesId | None) -> dict[bytes, Timed]:
-    """name → its time and the times below it; at the root, the empty name is the root's own."""
-    return {name: Timed(mtime, child) for name, mtime, child in prolly.entries(Kind.TIMES, times, loader(reader))}
+UNTIMED = Timed(None, None)
+
+
+class Times:
+    """The times of one directory, asked for in the order of names from `start` on. The empty name is the root's own."""
+
+    def __init__(self, reader: Snapshot, times: TimesId | None, start: bytes = b"") -> None:
+        self._entries = prolly.entries(Kind.TIMES, times, loader(reader), start)
+        self._next = next(self._entries, None)
+
+    def of(self, name: bytes) -> Timed:
+        while self._next is not None and self._next[0] < name:
+            self._next = next(self._entries, None)
+        if self._next is None or self._next[0] != name:
+            return UNTIMED
+        return Timed(*self._next[1:])
 
 
 # ---- changing
@@ -136,7 +151,7 @@ def edit(
     root = changes.pop(b"", None)
     if root is not None:
         core = replace(core, mode=root.mode, ext=root.ext)
-    tree = _edit_directory(core.tree, _nested(changes), b"", read, keep)
+    tree = _edit_directories(core.tree, _nested(changes), read, keep)
     groups = {path: None if group is None else (path, group) for path, group in links.items()}
     new_links = prolly.edit(Kind.LINKS, core.links, groups, read, keep) if groups else core.links
     return replace(
@@ -162,21 +177,49 @@ def _nested(changes: Mapping[bytes, Entry | None]) -> _Changes:
     return top
 
 
-def _edit_directory(tree: bytes | None, changes: _Changes, path: bytes, load: Loader, save: Saver) -> ObjectId | None:
-    entries_here: dict[bytes, prolly.LeafEntry | None] = {
-        name: None if entry is None else tuple(entry) for name, entry in changes.here.items()
-    }
-    for name, below in changes.below.items():
-        old = entries_here[name] if name in entries_here else prolly.find(Kind.TREE, tree, name, load)
-        place = join(path, name)
-        if old is None or old[1] != EntryKind.DIRECTORY:
-            if any(each is not None for each in below.here.values()) or below.below:
-                raise PathNotFound(f"{shown(place)} is not a directory")
+class _Directory(NamedTuple):
+    """A directory that is being changed: its own entry, what changes in it, and where changes lie deeper."""
+
+    path: bytes
+    entry: Entry
+    here: dict[bytes, prolly.LeafEntry | None]
+    below: Iterator[tuple[bytes, _Changes]]
+
+
+def _to_change(path: bytes, entry: Entry, changes: _Changes) -> _Directory:
+    here = {name: None if each is None else tuple(each) for name, each in changes.here.items()}
+    return _Directory(path, entry, here, iter(changes.below.items()))
+
+
+def _edit_directories(tree: bytes | None, changes: _Changes, load: Loader, save: Saver) -> ObjectId | None:
+    """The root's new tree. Deepest first, on a stack of our own: a tree may be deeper than Python's."""
+    stack = [_to_change(b"", Entry(b"", EntryKind.DIRECTORY, 0, tree), changes)]
+    while True:
+        directory = stack[-1]
+        name, below = next(directory.below, (b"", None))
+        if below is not None:
+            deeper = _enter(directory, name, below, load)
+            if deeper is not None:
+                stack.append(deeper)
             continue
-        directory = Entry._make(old)
-        child = _edit_directory(directory.target, below, place, load, save)
-        count, size = prolly.totals(Kind.TREE, child, load)
-        entries_here[name] = tuple(directory._replace(target=child, count=count, size=size))
-    if not entries_here:
-        return None if tree is None else ObjectId(tree)
-    return prolly.edit(Kind.TREE, tree, entries_here, load, save)
+        stack.pop()
+        old = directory.entry.target
+        new = prolly.edit(Kind.TREE, old, directory.here, load, save) if directory.here else old
+        if not stack:
+            return None if new is None else ObjectId(new)
+        count, size = (
+            prolly.totals(Kind.TREE, new, load) if new != old else (directory.entry.count, directory.entry.size)
+        )
+        stack[-1].here[directory.entry.name] = tuple(directory.entry._replace(target=new, count=count, size=size))
+
+
+def _enter(directory: _Directory, name: bytes, below: _Changes, load: Loader) -> _Directory | None:
+    """The directory in which changes lie; None if it is not there and nothing is to be put into it."""
+    place = join(directory.path, name)
+    known = name in directory.here
+    old = directory.here[name] if known else prolly.find(Kind.TREE, directory.entry.target, name, load)
+    if old is not None and old[1] == EntryKind.DIRECTORY:
+        return _to_change(place, Entry._make(old), below)
+    if below.below or any(each is not None for each in below.here.values()):
+        raise PathNotFound(f"{shown(place)} is not a directory")
+    return None

@@ -31,20 +31,26 @@ pub fn kept_xattr(name: &[u8], trusted: bool) -> bool {
         || (trusted && name.starts_with(b"trusted."))
 }
 
-/// Everything in one directory, in the order of names.
-pub fn list_dir(directory: BorrowedFd<'_>, trusted: bool) -> Result<Listing, Errno> {
+/// The names in one directory, in order.
+pub fn list_names(directory: BorrowedFd<'_>) -> Result<Vec<Bytes>, Errno> {
     let mut names = Vec::new();
     // A descriptor of its own: reading moves the position, which belongs to whoever opened the directory.
     let again = fs::openat(directory, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 64 << 10];
     let mut raw = fs::RawDir::new(&again, &mut buffer);
     while let Some(entry) = raw.next() {
-        let name = entry?.file_name().to_bytes().to_vec();
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(name);
+            names.push(name.to_vec());
         }
     }
     names.sort_unstable();
+    Ok(names)
+}
+
+/// What these names are, those left out that could not be looked at.
+pub fn look_at_all(directory: BorrowedFd<'_>, names: Vec<Bytes>, trusted: bool) -> Listing {
     let mut listing = Listing { entries: Vec::with_capacity(names.len()), failed: Vec::new() };
     for name in names {
         match look_at(directory, &name, trusted) {
@@ -52,18 +58,14 @@ pub fn list_dir(directory: BorrowedFd<'_>, trusted: bool) -> Result<Listing, Err
             Err(errno) => listing.failed.push((name, errno)),
         }
     }
-    Ok(listing)
+    listing
 }
 
 fn look_at(directory: BorrowedFd<'_>, name: &[u8], trusted: bool) -> Result<Listed, Errno> {
     let path = to_path(name)?;
     let stat = fs::statat(directory, &path, AtFlags::SYMLINK_NOFOLLOW)?;
     let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-    let link_target = if is_link {
-        Some(fs::readlinkat(directory, &path, Vec::new())?.into_bytes())
-    } else {
-        None
-    };
+    let link_target = if is_link { Some(fs::readlinkat(directory, &path, Vec::new())?.into_bytes()) } else { None };
     let xattrs = read_xattrs(directory, name, trusted)?;
     Ok(Listed { name: name.to_vec(), stat, link_target, xattrs })
 }
@@ -130,6 +132,8 @@ pub enum Read {
 pub type Emitted = Vec<(u8, Id, Bytes)>;
 
 const TRIES: usize = 3;
+/// A file that has grown beyond this since it was listed as small is to be streamed.
+const MOST_AT_ONCE: i64 = 4 << 20;
 
 /// Read whole files on several threads. Returned in the order asked for, each with the objects that it gave.
 pub fn read_files(directory: BorrowedFd<'_>, files: &[Wanted], threads: usize) -> Vec<(Read, Emitted)> {
@@ -175,7 +179,7 @@ pub fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(OwnedFd, 
 /// The file's bytes, if it was the same file and did not change while they were read.
 fn read_once(directory: BorrowedFd<'_>, file: &Wanted, buffer: &mut Bytes) -> Result<Option<Stat>, Errno> {
     let (descriptor, before) = open_regular(directory, &file.name)?;
-    let is_same = before.st_dev == file.device && before.st_ino == file.inode;
+    let is_same = before.st_dev == file.device && before.st_ino == file.inode && before.st_size <= MOST_AT_ONCE;
     if !is_same || FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
         return Err(Errno::STALE);
     }
@@ -208,12 +212,7 @@ pub fn mtime_of(stat: &Stat) -> (i64, i64) {
 }
 
 /// Feed up to about `budget` bytes of data from the descriptor's position; holes cost nothing. 0 at the end.
-pub fn feed_from(
-    writer: &mut ContentWriter,
-    file: impl AsFd,
-    budget: u64,
-    sink: &mut impl Sink,
-) -> Result<u64, Errno> {
+pub fn feed_from(writer: &mut ContentWriter, file: impl AsFd, budget: u64, sink: &mut impl Sink) -> Result<u64, Errno> {
     let start = fs::tell(&file)?;
     let mut at = start;
     let mut buffer = vec![0u8; 1 << 20];
@@ -312,8 +311,10 @@ fn write_file(directory: BorrowedFd<'_>, file: &NewFile) -> Result<(), Written> 
 }
 
 fn fill(descriptor: &OwnedFd, file: &NewFile) -> Result<(), Written> {
-    write_pieces(descriptor, &file.pieces)?;
-    let end = file.pieces.last().map_or(0, |piece| piece.offset + piece.size as u64);
+    let mut end = 0;
+    for piece in &file.pieces {
+        end = end.max(write_piece(descriptor, piece)?);
+    }
     if end < file.size {
         fs::ftruncate(descriptor, file.size)?;
     }
@@ -330,27 +331,76 @@ fn set_mtime(descriptor: &OwnedFd, mtime: (i64, i64)) -> Result<(), Errno> {
     fs::futimens(descriptor, &Timestamps { last_access: omit, last_modification: stamp })
 }
 
-/// Unpack, verify and write pieces at their offsets.
-pub fn write_pieces(file: impl AsFd, pieces: &[StoredPiece]) -> Result<(), Written> {
-    for piece in pieces {
-        let Some(data) = decompress(piece.stored, piece.codec, piece.size) else { return Err(Written::Corrupted) };
-        if content_id(&data) != piece.id {
-            return Err(Written::Corrupted);
-        }
-        let mut rest: &[u8] = &data;
-        let mut at = piece.offset;
-        while !rest.is_empty() {
-            match rustix::io::pwrite(&file, rest, at) {
-                Ok(0) => return Err(Written::Failed(Errno::IO)),
-                Ok(length) => {
-                    rest = &rest[length..];
-                    at += length as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+/// Unpack, verify and write pieces of an open file at their offsets, on several threads. The size is the caller's care.
+pub fn write_pieces(file: BorrowedFd<'_>, pieces: &[StoredPiece], threads: usize) -> Result<(), Written> {
+    in_parallel(pieces.len(), threads, |at, done| done.push((at, write_piece(file, &pieces[at]))))
+        .into_iter()
+        .try_for_each(|written| written.map(|_| ()))
+}
+
+/// Where the last byte written lies, plus one.
+fn write_piece(file: impl AsFd, piece: &StoredPiece) -> Result<u64, Written> {
+    let data = decompress(piece.stored, piece.codec, piece.size).ok_or(Written::Corrupted)?;
+    if content_id(&data) != piece.id {
+        return Err(Written::Corrupted);
+    }
+    let mut end = 0;
+    for (start, stop) in data_runs(piece.offset, &data) {
+        write_exactly(&file, &data[start..stop], piece.offset + start as u64)?;
+        end = piece.offset + stop as u64;
+    }
+    Ok(end)
+}
+
+/// The stretches of `data` that are not whole pages of zeros in the file: the file is new, so what is not written is
+/// zero, and holes that are too short for the format stay holes.
+fn data_runs(offset: u64, data: &[u8]) -> Vec<(usize, usize)> {
+    const PAGE: usize = 4096;
+    static ZEROS: [u8; PAGE] = [0; PAGE];
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    let mut start = 0;
+    while start < data.len() {
+        let stop = data.len().min(start + PAGE - (offset + start as u64) as usize % PAGE);
+        if data[start..stop] != ZEROS[..stop - start] {
+            match runs.last_mut() {
+                Some(last) if last.1 == start => last.1 = stop,
+                _ => runs.push((start, stop)),
             }
+        }
+        start = stop;
+    }
+    runs
+}
+
+fn write_exactly(file: impl AsFd, mut rest: &[u8], mut at: u64) -> Result<(), Written> {
+    while !rest.is_empty() {
+        match rustix::io::pwrite(&file, rest, at) {
+            Ok(0) => return Err(Written::Failed(Errno::IO)),
+            Ok(length) => {
+                rest = &rest[length..];
+                at += length as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
     Ok(())
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_zeros_are_left_out_where_the_file_has_its_pages() {
+        let mut data = vec![0u8; 5 * 4096];
+        assert_eq!(data_runs(0, &data), []);
+        data[4096] = 1;
+        assert_eq!(data_runs(0, &data), [(4096, 8192)]);
+        assert_eq!(data_runs(96, &data), [(4000, 8096)]);
+        data[9000] = 1;
+        assert_eq!(data_runs(0, &data), [(4096, 12288)]);
+        data[5 * 4096 - 1] = 1;
+        assert_eq!(data_runs(0, &data[..]), [(4096, 12288), (4 * 4096, 5 * 4096)]);
+    }
+}

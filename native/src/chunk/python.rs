@@ -318,10 +318,22 @@ fn number<'py>(py: Python<'py>, value: i128) -> PyResult<Bound<'py, PyAny>> {
 type Failures<'py> = Vec<(Bound<'py, PyBytes>, i32)>;
 
 #[pyfunction]
-#[pyo3(signature = (fd, trusted=false))]
-fn list_dir<'py>(py: Python<'py>, fd: i32, trusted: bool) -> PyResult<(Bound<'py, PyList>, Failures<'py>)> {
+fn list_names<'py>(py: Python<'py>, fd: i32) -> PyResult<Vec<Bound<'py, PyBytes>>> {
     let directory = check_fd(fd)?;
-    let listing = py.detach(|| files::list_dir(directory, trusted)).map_err(to_os_error)?;
+    let names = py.detach(|| files::list_names(directory)).map_err(to_os_error)?;
+    Ok(names.iter().map(|name| PyBytes::new(py, name)).collect())
+}
+
+#[pyfunction]
+#[pyo3(signature = (fd, names, trusted=false))]
+fn look_at<'py>(
+    py: Python<'py>,
+    fd: i32,
+    names: Vec<Vec<u8>>,
+    trusted: bool,
+) -> PyResult<(Bound<'py, PyList>, Failures<'py>)> {
+    let directory = check_fd(fd)?;
+    let listing = py.detach(|| files::look_at_all(directory, names, trusted));
     let entries = PyList::empty(py);
     for each in &listing.entries {
         let stat = &each.stat;
@@ -346,8 +358,7 @@ fn list_dir<'py>(py: Python<'py>, fd: i32, trusted: bool) -> PyResult<(Bound<'py
         ];
         entries.append(PyTuple::new(py, fields)?)?;
     }
-    let failed =
-        listing.failed.iter().map(|(name, errno)| (PyBytes::new(py, name), errno.raw_os_error())).collect();
+    let failed = listing.failed.iter().map(|(name, errno)| (PyBytes::new(py, name), errno.raw_os_error())).collect();
     Ok((entries, failed))
 }
 
@@ -377,8 +388,7 @@ fn read_files<'py>(
     threads: usize,
 ) -> PyResult<Vec<ReadFile<'py>>> {
     let directory = check_fd(fd)?;
-    let wanted: Vec<Wanted> =
-        wanted.into_iter().map(|(name, device, inode)| Wanted { name, device, inode }).collect();
+    let wanted: Vec<Wanted> = wanted.into_iter().map(|(name, device, inode)| Wanted { name, device, inode }).collect();
     let results: Vec<Read> = py.detach(|| {
         let read = files::read_files(directory, &wanted, threads);
         let mut objects = batch.lock();
@@ -433,9 +443,8 @@ fn write_files(py: Python<'_>, fd: i32, new_files: Vec<PyNewFile>, threads: usiz
     let prepared: Vec<NewFile> = new_files
         .iter()
         .map(|(name, mode, pieces, size, mtime)| {
-            let mtime = mtime.map(|time| {
-                (time.div_euclid(1_000_000_000) as i64, time.rem_euclid(1_000_000_000) as i64)
-            });
+            let mtime =
+                mtime.map(|time| (time.div_euclid(1_000_000_000) as i64, time.rem_euclid(1_000_000_000) as i64));
             Ok(NewFile { name: name.clone(), mode: *mode, pieces: to_pieces(pieces)?, size: *size, mtime })
         })
         .collect::<PyResult<_>>()?;
@@ -445,10 +454,11 @@ fn write_files(py: Python<'_>, fd: i32, new_files: Vec<PyNewFile>, threads: usiz
 
 /// Unpack, verify and write pieces into an open file: 0, -1 for corrupted, or errno.
 #[pyfunction]
-fn write_pieces(py: Python<'_>, fd: i32, pieces: Vec<PyPiece>) -> PyResult<i32> {
+#[pyo3(signature = (fd, pieces, threads=2))]
+fn write_pieces(py: Python<'_>, fd: i32, pieces: Vec<PyPiece>, threads: usize) -> PyResult<i32> {
     let file = check_fd(fd)?;
     let prepared = to_pieces(&pieces)?;
-    let result = py.detach(|| files::write_pieces(file, &prepared));
+    let result = py.detach(|| files::write_pieces(file, &prepared, threads));
     Ok(to_code(result.err().unwrap_or(Written::Done)))
 }
 
@@ -463,7 +473,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(update_content, module)?,
         wrap_pyfunction!(decompress, module)?,
         wrap_pyfunction!(verify_objects, module)?,
-        wrap_pyfunction!(list_dir, module)?,
+        wrap_pyfunction!(list_names, module)?,
+        wrap_pyfunction!(look_at, module)?,
         wrap_pyfunction!(read_xattrs, module)?,
         wrap_pyfunction!(read_files, module)?,
         wrap_pyfunction!(write_files, module)?,
