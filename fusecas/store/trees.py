@@ -220,6 +220,16 @@ def _enter(directory: _Directory, name: bytes, below: _Changes, load: Loader) ->
     old = directory.here[name] if known else prolly.find(Kind.TREE, directory.entry.target, name, load)
     if old is not None and old[1] == EntryKind.DIRECTORY:
         return _to_change(place, Entry._make(old), below)
-    if below.below or any(each is not None for each in below.here.values()):
+    if _adds_something(below):
         raise PathNotFound(f"{shown(place)} is not a directory")
     return None
+
+
+def _adds_something(changes: _Changes) -> bool:
+    stack = [changes]
+    while stack:
+        changes = stack.pop()
+        if any(entry is not None for entry in changes.here.values()):
+            return True
+        stack += changes.below.values()
+    return False
