@@ -75,22 +75,20 @@ def rewrite_sparse(store: Store) -> int:
 
 
 def _places(store: Store, sparse: set[int]) -> deque[bytes]:
-    """The places of objects in these packs, in the order of the stream: the first PLACES_AT_ONCE of them."""
+    """Objects in these packs, in the order of the stream: the first PLACES_AT_ONCE of them.
+
+    Each as pack ‖ offset ‖ id: it sorts like the stream, and takes less than a tuple.
+    """
     found: list[bytes] = []
 
     def look(snapshot: Snapshot, object_id: ObjectId, row: Row) -> None:
         if _touches(snapshot.kv, row, sparse):
-            found.append(_place(object_id, row))
+            found.append(u64(row.pack) + row.offset.to_bytes(PLACE_BYTES - 8, "big") + object_id)
 
     for _ in in_snapshots(store, look):
         found.sort()
         del found[PLACES_AT_ONCE:]
     return deque(found)
-
-
-def _place(object_id: ObjectId, row: Row) -> bytes:
-    """pack ‖ offset ‖ id: sorts like the stream, and takes less than a tuple."""
-    return u64(row.pack) + row.offset.to_bytes(PLACE_BYTES - 8, "big") + object_id
 
 
 def _touches(kv: KV, row: Row, sparse: set[int]) -> bool:
@@ -105,15 +103,14 @@ def _touches(kv: KV, row: Row, sparse: set[int]) -> bool:
 
 
 def _move(store: Store, places: deque[bytes]) -> None:
-    """Move the first of these objects, as many as one transaction should: those that are still in their place."""
+    """Move the first of these objects, as many as one transaction should, from where their rows say now."""
     with store.environment.write() as kv:
         moving: list[tuple[ObjectId, Row]] = []
         size = 0
         while places and size < MOVED_BYTES and len(moving) < MOVED_OBJECTS:
-            place = places.popleft()
-            object_id = ObjectId(place[PLACE_BYTES:])
+            object_id = ObjectId(places.popleft()[PLACE_BYTES:])
             row = packs.find_row(kv, object_id)
-            if row is not None and _place(object_id, row) == place:
+            if row is not None:
                 moving.append((object_id, row))
                 size += row.stored
         packs.move_objects(kv, moving)

@@ -139,11 +139,10 @@ def test_killed_readers_do_not_make_the_store_grow(folder: Path, start: Start, c
         else:
             ended(start("reading", folder))
         before = (folder / "store" / "data.mdb").stat().st_size
-        for i in range(60):
+        for _ in range(200):
             with store.write() as transaction:
-                transaction.set_ref("tags/moving", transaction.put_content(noise(100_000, i)), ANYTHING)
-            gc.collect(store)
-        assert (folder / "store" / "data.mdb").stat().st_size < before + 3_000_000
+                transaction.set_ref("tags/moving", transaction.put_content(b"x"), ANYTHING)
+        assert (folder / "store" / "data.mdb").stat().st_size < before + 200_000
         assert verify(store).clean
 
 

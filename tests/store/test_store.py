@@ -99,16 +99,17 @@ def test_a_hole_takes_no_space(store: Store) -> None:
 
 def content_with_a_chunk_that_alone_has_a_hole() -> tuple[bytes, bytes]:
     """A content, and one of its chunks: 16 zero pages, which are a hole only where they begin at a page."""
-    head = noise(50_000, 3)
+    head = noise(300_000, 3)
     batch = _native.Batch()
-    _native.cut_bytes(batch, head + noise(300_000, 4))
+    _native.cut_bytes(batch, head)
     start = batch.sizes()[0]
     assert start % 4096
     whole = head[:start] + noise(8192, 5) + bytes(65536) + noise(300_000, 6)
     batch = _native.Batch()
     _native.cut_bytes(batch, whole)
-    length = batch.sizes()[1]
-    return whole, whole[start : start + length]
+    part = whole[start : start + batch.sizes()[1]]
+    assert _native.content_hash(part) == batch.ids()[1]
+    return whole, part
 
 
 @pytest.mark.parametrize("by", ["transaction", "session"])
