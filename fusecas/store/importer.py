@@ -179,8 +179,10 @@ class _Import:
             if self._owner is None:
                 self._owner = (own.uid, own.gid)
             root = self._enter(b"", descriptor, own)
-        except BaseException:
+        except BaseException as error:
             os.close(descriptor)
+            if isinstance(error, OSError):
+                raise problem(os.fsencode(source), error.errno) from error
             raise
         root.times.add([(b"", min(max(own.mtime, OLDEST), NEWEST), None)])
         self._walk(root)
@@ -206,7 +208,10 @@ class _Import:
                 here = os.fstat(place)
                 if self._skip(here.st_dev, here.st_ino):
                     raise UsageError(f"{source} belongs to the repository itself")
-                above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+                try:
+                    above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+                except PermissionError:
+                    return  # above is nothing that this user could have a store in
                 os.close(place)
                 place = above
                 if os.path.samestat(os.fstat(place), here):

@@ -506,6 +506,15 @@ def test_an_ordinary_user_is_told_what_could_not_be_set(open_tmp: Path) -> None:
     assert (open_tmp / "out" / "mine").stat().st_uid == 1000
 
 
+def test_a_folder_that_can_not_be_entered_is_named(open_tmp: Path) -> None:
+    source = open_tmp / "source"
+    source.mkdir()
+    (source / "file").write_text("x")
+    os.chown(source, 1000, 1000)
+    source.chmod(0o400)
+    assert as_ordinary_user(source, open_tmp / "out") == f"permission-problem {source}: Permission denied"
+
+
 def test_set_id_bits_are_not_given_to_another_owner(open_tmp: Path) -> None:
     source = open_tmp / "source"
     source.mkdir()
