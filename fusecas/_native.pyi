@@ -3,7 +3,7 @@
 FormatError is raised for bytes and values that docs/format.md does not allow; TypeError for arguments of other types.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Bytes = bytes
@@ -100,7 +100,7 @@ class ContentWriter:
     def total(self) -> int: ...
     def feed(self, batch: Batch, data: Buffer) -> None: ...
     def feed_file(self, batch: Batch, fd: int, budget: int) -> int:
-        """From the descriptor's position, up to about `budget` bytes of data; holes cost nothing. 0 at the end."""
+        """From the descriptor's position, up to about `budget` bytes of data, or 1 GiB of holes. 0 at the end."""
 
     def finish(self, batch: Batch) -> tuple[bytes, int]:
         """(content id, size)."""
@@ -119,13 +119,15 @@ def update_content(
     fd: int,
     size: int,
     old_size: int,
-    old_items: Sequence[tuple[bytes | None, int]],
+    old_items: Sequence[RecipeItem],
     old_groups: bytes | None,
     dirty: Sequence[tuple[int, int]],
+    load_part: Callable[[bytes], Buffer] | None = None,
 ) -> bytes:
-    """The id of a content that changed in places, from its old items (parts resolved) and groups.
+    """The id of a content that changed in places, from its old recipe; one chunk: [(id, size)], None.
 
-    `dirty` are (offset, length) of what may have changed. What is new is added to the batch. Equal to a full cut.
+    `dirty` are (offset, length) of what may have changed; what was added or cut off need not be named. Reads around
+    these from the descriptor, loads the old parts there, adds what is new to the batch. Equal to a full cut.
     """
 
 def decompress(data: Buffer, codec: int, size: int) -> bytes:

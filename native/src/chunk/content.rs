@@ -6,8 +6,11 @@ use super::recipe::{self, Item};
 use crate::codec::ids::{content_id, Id, CHUNK, RECIPE};
 
 /// Takes the objects of a content as they are found: kind, id, bytes.
-pub trait Sink: FnMut(u8, Id, Vec<u8>) {}
-impl<T: FnMut(u8, Id, Vec<u8>)> Sink for T {}
+pub trait Sink: FnMut(u8, Id, &[u8]) {}
+impl<T: FnMut(u8, Id, &[u8])> Sink for T {}
+
+/// Hashed, then cut, while it is still in the processor's cache.
+const STEP: usize = 256 << 10;
 
 /// Content that arrives in pieces of any length.
 #[derive(Default)]
@@ -23,7 +26,7 @@ fn keep<'a>(items: &'a mut Vec<Item>, sink: &'a mut impl Sink) -> impl FnMut(Pie
         Piece::Chunk(bytes) => {
             let id = content_id(bytes);
             items.push(Item::Chunk(id, bytes.len() as u64));
-            sink(CHUNK, id, bytes.to_vec());
+            sink(CHUNK, id, bytes);
         }
         Piece::Hole(length) => items.push(Item::Hole(length)),
     }
@@ -31,8 +34,11 @@ fn keep<'a>(items: &'a mut Vec<Item>, sink: &'a mut impl Sink) -> impl FnMut(Pie
 
 impl ContentWriter {
     pub fn feed(&mut self, data: &[u8], sink: &mut impl Sink) {
-        self.hasher.update(data);
-        self.segmenter.feed(data, &mut keep(&mut self.items, sink));
+        let mut emit = keep(&mut self.items, sink);
+        for step in data.chunks(STEP) {
+            self.hasher.update(step);
+            self.segmenter.feed(step, &mut emit);
+        }
     }
 
     pub fn feed_zeros(&mut self, length: u64, sink: &mut impl Sink) {
@@ -61,7 +67,7 @@ pub fn write_down(id: &Id, size: u64, items: &[Item], groups: Option<&[Id]>, sin
         return;
     }
     let data = recipe::encode(id, size, items, groups, sink);
-    sink(RECIPE, *id, data);
+    sink(RECIPE, *id, &data);
 }
 
 /// A content that is all there. One of at most 64 KiB is hashed once.
@@ -69,7 +75,7 @@ pub fn cut_bytes(data: &[u8], sink: &mut impl Sink) -> (Id, u64) {
     if data.len() <= super::cut::SMALL {
         let id = content_id(data);
         if !data.is_empty() {
-            sink(CHUNK, id, data.to_vec());
+            sink(CHUNK, id, data);
         }
         return (id, data.len() as u64);
     }

@@ -129,43 +129,60 @@ pub enum Read {
     Failed(Errno),
 }
 
-pub type Emitted = Vec<(u8, Id, Bytes)>;
+/// The objects that some files gave.
+#[derive(Default)]
+pub struct Emitted {
+    list: Vec<(u8, Id, usize)>,
+    bytes: Bytes,
+}
+
+impl Emitted {
+    fn add(&mut self, kind: u8, id: Id, data: &[u8]) {
+        self.list.push((kind, id, data.len()));
+        self.bytes.extend_from_slice(data);
+    }
+
+    pub fn into(self, sink: &mut impl Sink) {
+        let mut rest: &[u8] = &self.bytes;
+        for (kind, id, length) in self.list {
+            let (data, after) = rest.split_at(length);
+            sink(kind, id, data);
+            rest = after;
+        }
+    }
+}
 
 const TRIES: usize = 3;
 /// A file that has grown beyond this since it was listed as small is to be streamed.
 const MOST_AT_ONCE: i64 = 4 << 20;
 
-/// Read whole files on several threads. Returned in the order asked for, each with the objects that it gave.
-pub fn read_files(directory: BorrowedFd<'_>, files: &[Wanted], threads: usize) -> Vec<(Read, Emitted)> {
+/// Read whole files on several threads: a result for each, and their objects in the same order.
+pub fn read_files(directory: BorrowedFd<'_>, files: &[Wanted], threads: usize) -> Vec<(Vec<Read>, Emitted)> {
     const STEP: usize = 16;
-    in_parallel(files.len().div_ceil(STEP), threads, |step, done| {
+    in_parallel(files.len().div_ceil(STEP), threads, |step| {
         let stop = files.len().min((step + 1) * STEP);
         let mut buffer = Vec::new();
-        let results: Vec<(Read, Emitted)> =
-            files[step * STEP..stop].iter().map(|file| read_file(directory, file, &mut buffer)).collect();
-        done.push((step, results));
+        let mut emitted = Emitted::default();
+        let mut read = |file| read_file(directory, file, &mut buffer, &mut emitted);
+        (files[step * STEP..stop].iter().map(&mut read).collect(), emitted)
     })
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
-fn read_file(directory: BorrowedFd<'_>, file: &Wanted, buffer: &mut Bytes) -> (Read, Emitted) {
+fn read_file(directory: BorrowedFd<'_>, file: &Wanted, buffer: &mut Bytes, emitted: &mut Emitted) -> Read {
     for _ in 0..TRIES {
         match read_once(directory, file, buffer) {
             Ok(Some(stat)) => {
-                let mut emitted = Vec::new();
-                let (id, size) = cut_bytes(buffer, &mut |kind, id, data| emitted.push((kind, id, data)));
-                return (Read::Content { id, size, mtime: mtime_of(&stat) }, emitted);
+                let (id, size) = cut_bytes(buffer, &mut |kind, id, data: &[u8]| emitted.add(kind, id, data));
+                return Read::Content { id, size, mtime: mtime_of(&stat) };
             }
-            Ok(None) => continue,
-            Err(errno) => return (Read::Failed(errno), Vec::new()),
+            Ok(None) => {}
+            Err(errno) => return Read::Failed(errno),
         }
     }
-    (Read::Changed, Vec::new())
+    Read::Changed
 }
 
-pub fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(OwnedFd, Stat), Errno> {
+fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(OwnedFd, Stat), Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let path = to_path(name)?;
     let file = match fs::openat(directory, &path, flags | OFlags::NOATIME, Mode::empty()) {
@@ -200,39 +217,40 @@ fn read_once(directory: BorrowedFd<'_>, file: &Wanted, buffer: &mut Bytes) -> Re
     Ok((same_stamp(&before, &after) && buffer.len() as i64 == after.st_size).then_some(after))
 }
 
-pub fn same_stamp(one: &Stat, other: &Stat) -> bool {
-    let stamp = |stat: &Stat| {
-        (stat.st_size, stat.st_mtime as i64, stat.st_mtime_nsec as i64, stat.st_ctime as i64, stat.st_ctime_nsec as i64)
-    };
+fn same_stamp(one: &Stat, other: &Stat) -> bool {
+    let stamp = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec);
     stamp(one) == stamp(other)
 }
 
-pub fn mtime_of(stat: &Stat) -> (i64, i64) {
-    (stat.st_mtime as i64, stat.st_mtime_nsec as i64)
+fn mtime_of(stat: &Stat) -> (i64, i64) {
+    (stat.st_mtime, stat.st_mtime_nsec as i64)
 }
 
 /// Feed up to about `budget` bytes of data from the descriptor's position; holes cost nothing. 0 at the end.
 pub fn feed_from(writer: &mut ContentWriter, file: impl AsFd, budget: u64, sink: &mut impl Sink) -> Result<u64, Errno> {
+    const MOST_ZEROS: u64 = 1 << 30; // a hole is hashed too: that must not take too long
     let start = fs::tell(&file)?;
     let mut at = start;
-    let mut buffer = vec![0u8; 1 << 20];
+    let mut buffer = vec![0u8; 256 << 10];
     let mut data_read = 0;
-    while data_read < budget {
+    while data_read < budget && at - start < MOST_ZEROS.max(budget) {
         let data = match fs::seek(&file, SeekFrom::Data(at)) {
             Ok(data) => data,
             Err(Errno::NXIO) => {
                 let end = fs::seek(&file, SeekFrom::End(0))?;
-                if end > at {
-                    writer.feed_zeros(end - at, sink);
-                    at = end;
+                if end <= at {
+                    break;
                 }
-                break;
+                end
             }
             Err(Errno::INVAL) => at, // no such thing here: it is all data
             Err(errno) => return Err(errno),
         };
         if data > at {
-            writer.feed_zeros(data - at, sink);
+            let zeros = (data - at).min(MOST_ZEROS);
+            writer.feed_zeros(zeros, sink);
+            at += zeros;
+            continue;
         }
         let hole = match fs::seek(&file, SeekFrom::Hole(data)) {
             Ok(hole) => hole,
@@ -292,10 +310,7 @@ impl From<Errno> for Written {
 
 /// Make new files on several threads, each piece verified. A file that fails is removed again.
 pub fn write_files(directory: BorrowedFd<'_>, files: &[NewFile], threads: usize) -> Vec<Written> {
-    in_parallel(files.len(), threads, |at, done| {
-        let result = write_file(directory, &files[at]).err().unwrap_or(Written::Done);
-        done.push((at, result));
-    })
+    in_parallel(files.len(), threads, |at| write_file(directory, &files[at]).err().unwrap_or(Written::Done))
 }
 
 fn write_file(directory: BorrowedFd<'_>, file: &NewFile) -> Result<(), Written> {
@@ -333,7 +348,7 @@ fn set_mtime(descriptor: &OwnedFd, mtime: (i64, i64)) -> Result<(), Errno> {
 
 /// Unpack, verify and write pieces of an open file at their offsets, on several threads. The size is the caller's care.
 pub fn write_pieces(file: BorrowedFd<'_>, pieces: &[StoredPiece], threads: usize) -> Result<(), Written> {
-    in_parallel(pieces.len(), threads, |at, done| done.push((at, write_piece(file, &pieces[at]))))
+    in_parallel(pieces.len(), threads, |at| write_piece(file, &pieces[at]))
         .into_iter()
         .try_for_each(|written| written.map(|_| ()))
 }

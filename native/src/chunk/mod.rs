@@ -5,6 +5,8 @@ pub mod content;
 pub mod cut;
 pub mod files;
 pub mod groups;
+mod old;
 pub mod python;
 pub mod recipe;
+mod slabs;
 pub mod update;

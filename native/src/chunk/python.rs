@@ -13,19 +13,24 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 use rustix::fd::BorrowedFd;
 use rustix::fs::FileType;
-use std::sync::{Mutex, MutexGuard};
+use rustix::io::Errno;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Objects waiting to be stored.
+/// Objects waiting to be stored. Compression reads it like everybody else: the counters can be asked meanwhile.
 #[pyclass(frozen, module = "fusecas._native")]
 #[derive(Default)]
 pub struct Batch {
-    objects: Mutex<Objects>,
+    objects: RwLock<Objects>,
 }
 
 impl Batch {
-    fn lock(&self) -> MutexGuard<'_, Objects> {
-        // A thread that panicked has not left half an object: adding is the last thing it does.
-        self.objects.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn read(&self) -> RwLockReadGuard<'_, Objects> {
+        // A thread that panicked has not left half an object: adding to the list is the last thing it does.
+        self.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Objects> {
+        self.objects.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -36,69 +41,75 @@ impl Batch {
         Batch::default()
     }
 
-    fn add(&self, kind: u8, id: &[u8], data: Lent) -> PyResult<()> {
-        self.lock().add(kind, to_id(id)?, data.as_slice().to_vec());
+    fn add(&self, py: Python<'_>, kind: u8, id: &[u8], data: Lent) -> PyResult<()> {
+        let id = to_id(id)?;
+        if data.as_slice().len() > cbor::LONGEST {
+            return Err(FormatError::new_err("an object over 64 MiB"));
+        }
+        py.detach(|| self.write().add(kind, id, data.as_slice()));
         Ok(())
     }
 
     fn __len__(&self) -> usize {
-        self.lock().list.len()
+        self.read().count()
     }
 
     fn __contains__(&self, id: &[u8]) -> bool {
-        id.try_into().is_ok_and(|id: &Id| self.lock().holds(id))
+        id.try_into().is_ok_and(|id: &Id| self.read().holds(id))
     }
 
     #[getter]
     fn bytes(&self) -> usize {
-        self.lock().bytes
+        self.read().size()
     }
 
     fn ids<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        self.lock().list.iter().map(|object| PyBytes::new(py, &object.id)).collect()
+        self.read().ids().map(|id| PyBytes::new(py, id)).collect()
     }
 
     fn kinds<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let kinds: Vec<u8> = self.lock().list.iter().map(|object| object.kind).collect();
-        PyBytes::new(py, &kinds)
+        PyBytes::new(py, &self.read().kinds().collect::<Vec<_>>())
     }
 
     fn sizes(&self) -> Vec<usize> {
-        self.lock().list.iter().map(|object| object.data.len()).collect()
+        self.read().sizes().collect()
     }
 
     fn refs<'py>(&self, py: Python<'py>, at: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        let objects = self.lock();
-        let object = objects.list.get(at).ok_or_else(|| PyValueError::new_err("no such object in the batch"))?;
-        let found = match object.kind {
-            CHUNK => Vec::new(),
-            RECIPE => cbor::refs(&object.data[..object.data.len().saturating_sub(recipe::CHECKSUM)])?,
-            _ => cbor::refs(&object.data)?,
+        let objects = self.read();
+        let found = match objects.get(at).ok_or_else(not_there)? {
+            (CHUNK, _) => Vec::new(),
+            (RECIPE, data) => cbor::refs(&data[..data.len().saturating_sub(recipe::CHECKSUM)])?,
+            (_, data) => cbor::refs(data)?,
         };
         Ok(found.iter().map(|id| PyBytes::new(py, id)).collect())
     }
 
     #[pyo3(signature = (indices, level=3, threads=2))]
     fn compress(&self, py: Python<'_>, indices: Vec<usize>, level: i32, threads: usize) -> PyResult<Packed> {
-        let (rows, stored) = py.detach(|| {
-            let objects = self.lock();
-            if indices.iter().any(|at| *at >= objects.list.len()) {
-                return Err(PyValueError::new_err("no such object in the batch"));
+        let packed = py.detach(|| {
+            let objects = self.read();
+            if indices.iter().any(|at| *at >= objects.count()) {
+                return Err(not_there());
             }
-            Ok(batch::compress(&objects.list, &indices, level, threads))
+            Ok(batch::compress(&objects, &indices, level, threads))
         })?;
-        let total = stored.iter().map(Vec::len).sum();
-        let data = PyBytes::new_with(py, total, |out| {
-            let mut at = 0;
-            for each in &stored {
-                out[at..at + each.len()].copy_from_slice(each);
-                at += each.len();
+        let total = packed.stored.iter().map(Vec::len).sum();
+        let data = PyBytes::new_with(py, total, |mut out| {
+            for each in &packed.stored {
+                let (place, rest) = out.split_at_mut(each.len());
+                place.copy_from_slice(each);
+                out = rest;
             }
             Ok(())
         })?;
-        let rows = rows.iter().map(|row| (row.index, row.codec, row.offset, row.stored, row.size)).collect();
+        let rows = packed.rows.iter().map(|row| (row.index, row.codec, row.offset, row.stored, row.size)).collect();
         Ok(Packed { data: data.unbind(), rows })
     }
+}
+
+fn not_there() -> PyErr {
+    PyValueError::new_err("no such object in the batch")
 }
 
 type PackedRow = (usize, u8, usize, usize, usize);
@@ -123,8 +134,12 @@ impl ContentWriter {
     }
 }
 
-fn into(batch: &Batch) -> impl FnMut(u8, Id, Vec<u8>) + '_ {
-    |kind, id, data| batch.lock().add(kind, id, data)
+fn into(batch: &Batch) -> impl FnMut(u8, Id, &[u8]) + '_ {
+    |kind, id, data| batch.write().add(kind, id, data)
+}
+
+fn too_long() -> PyErr {
+    PyOSError::new_err((Errno::FBIG.raw_os_error(), "content over 1 TiB"))
 }
 
 #[pymethods]
@@ -140,12 +155,28 @@ impl ContentWriter {
     }
 
     fn feed(&self, py: Python<'_>, batch: &Batch, data: Lent) -> PyResult<()> {
-        py.detach(|| self.with(|writer| writer.feed(data.as_slice(), &mut into(batch))))
+        py.detach(|| {
+            self.with(|writer| {
+                if writer.total() + data.as_slice().len() as u64 > recipe::LARGEST_CONTENT {
+                    return Err(too_long());
+                }
+                writer.feed(data.as_slice(), &mut into(batch));
+                Ok(())
+            })?
+        })
     }
 
     fn feed_file(&self, py: Python<'_>, batch: &Batch, fd: i32, budget: u64) -> PyResult<u64> {
-        py.detach(|| self.with(|writer| files::feed_from(writer, borrow(fd), budget, &mut into(batch))))?
-            .map_err(to_os_error)
+        let file = check_fd(fd)?;
+        py.detach(|| {
+            self.with(|writer| {
+                let read = files::feed_from(writer, file, budget, &mut into(batch)).map_err(to_os_error)?;
+                if writer.total() > recipe::LARGEST_CONTENT {
+                    return Err(too_long());
+                }
+                Ok(read)
+            })?
+        })
     }
 
     fn finish<'py>(&self, py: Python<'py>, batch: &Batch) -> PyResult<(Bound<'py, PyBytes>, u64)> {
@@ -195,8 +226,27 @@ fn decode_part<'py>(py: Python<'py>, data: Lent) -> PyResult<Bound<'py, PyList>>
     to_python(py, &recipe::decode_part(data.as_slice())?)
 }
 
+/// As decode_recipe gives them.
+#[derive(FromPyObject)]
+enum PyItem {
+    Part(Vec<u8>, u64, u8),
+    Leaf(Option<Vec<u8>>, u64),
+}
+
+impl PyItem {
+    fn to_item(&self) -> PyResult<Item> {
+        Ok(match self {
+            PyItem::Part(id, length, 1) => Item::Part(to_id(id)?, *length),
+            PyItem::Part(..) => return Err(FormatError::new_err("an item of an unknown kind")),
+            PyItem::Leaf(Some(id), length) => Item::Chunk(to_id(id)?, *length),
+            PyItem::Leaf(None, length) => Item::Hole(*length),
+        })
+    }
+}
+
 /// The new id of a content that changed in places; see update.rs.
 #[pyfunction]
+#[pyo3(signature = (batch, fd, size, old_size, old_items, old_groups, dirty, load_part=None))]
 #[allow(clippy::too_many_arguments)]
 fn update_content<'py>(
     py: Python<'py>,
@@ -204,40 +254,46 @@ fn update_content<'py>(
     fd: i32,
     size: u64,
     old_size: u64,
-    old_items: Vec<(Option<Vec<u8>>, u64)>,
-    old_groups: Option<Vec<u8>>,
+    old_items: Vec<PyItem>,
+    old_groups: Option<Lent>,
     dirty: Vec<(u64, u64)>,
+    load_part: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let items: Vec<Item> = old_items
-        .into_iter()
-        .map(|(id, length)| match id {
-            Some(id) => to_id(&id).map(|id| Item::Chunk(id, length)),
-            None => Ok(Item::Hole(length)),
-        })
-        .collect::<PyResult<_>>()?;
-    let groups = old_groups.unwrap_or_default();
-    if groups.len() % 32 != 0 {
+    if size > recipe::LARGEST_CONTENT {
+        return Err(too_long());
+    }
+    let file = check_fd(fd)?;
+    let items: Vec<Item> = old_items.iter().map(PyItem::to_item).collect::<PyResult<_>>()?;
+    let groups = old_groups.as_ref().map_or(&[][..], Lent::as_slice);
+    if !groups.chunks_exact(32).remainder().is_empty() {
         return Err(FormatError::new_err("groups that are not 32 bytes each"));
     }
     let groups: Vec<Id> = groups.chunks_exact(32).map(|id| id.try_into().expect("32 bytes")).collect();
     let old = update::Old { size: old_size, items: &items, groups: &groups };
     let id = py.detach(|| {
-        let mut source = |at: u64, out: &mut [u8]| read_exactly(fd, at, out);
-        update::update(&old, size, &dirty, &mut source, &mut into(batch))
+        let mut load = |id: &Id| match &load_part {
+            Some(load) => Python::attach(|py| {
+                let data: Lent = load.call1(py, (PyBytes::new(py, id),))?.extract(py)?;
+                Ok(recipe::decode_part(data.as_slice())?)
+            }),
+            None => Err(FormatError::new_err("a part, and no load_part to load it")),
+        };
+        let mut source = |at: u64, out: &mut [u8]| read_exactly(file, at, out).map_err(to_os_error);
+        update::update(&old, size, &dirty, &mut load, &mut source, &mut into(batch))
     })?;
     Ok(PyBytes::new(py, &id))
 }
 
-fn read_exactly(fd: i32, mut at: u64, mut out: &mut [u8]) -> std::io::Result<()> {
+fn read_exactly(file: BorrowedFd<'_>, mut at: u64, mut out: &mut [u8]) -> Result<(), Errno> {
     while !out.is_empty() {
-        match rustix::io::pread(borrow(fd), &mut *out, at) {
-            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+        match rustix::io::pread(file, &mut *out, at) {
+            Ok(0) => return Err(Errno::STALE), // shorter than it was said to be
             Ok(length) => {
                 at += length as u64;
                 out = &mut out[length..];
             }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())
@@ -267,27 +323,21 @@ fn verify_objects(py: Python<'_>, objects: Vec<Stored>, threads: usize) -> PyRes
                 kind => node_id(kind, &data) == *id && (kind != PART || recipe::decode_part(&data).is_ok()),
             })
         };
-        Ok(batch::in_parallel(objects.len(), threads, |at, done| {
-            done.push((at, right(&objects[at]).unwrap_or(false)));
-        }))
+        Ok(batch::in_parallel(objects.len(), threads, |at| right(&objects[at]).unwrap_or(false)))
     })
 }
 
 // ---- files
 
-fn borrow(fd: i32) -> BorrowedFd<'static> {
-    // SAFETY: the caller keeps the descriptor open during the call; a closed one gives EBADF, not memory errors.
-    unsafe { BorrowedFd::borrow_raw(fd) }
-}
-
 fn check_fd(fd: i32) -> PyResult<BorrowedFd<'static>> {
     if fd < 0 {
         return Err(PyValueError::new_err("not a file descriptor"));
     }
-    Ok(borrow(fd))
+    // SAFETY: the caller keeps the descriptor open during the call; a closed one gives EBADF, not memory errors.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-fn to_os_error(errno: rustix::io::Errno) -> PyErr {
+fn to_os_error(errno: Errno) -> PyErr {
     PyOSError::new_err((errno.raw_os_error(), std::io::Error::from(errno).to_string()))
 }
 
@@ -349,8 +399,8 @@ fn look_at<'py>(
             stat.st_dev.into_pyobject(py)?.into_any(),
             stat.st_ino.into_pyobject(py)?.into_any(),
             stat.st_size.into_pyobject(py)?.into_any(),
-            number(py, nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64))?,
-            number(py, nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64))?,
+            number(py, nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64))?,
+            number(py, nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64))?,
             rustix::fs::major(stat.st_rdev).into_pyobject(py)?.into_any(),
             rustix::fs::minor(stat.st_rdev).into_pyobject(py)?.into_any(),
             each.link_target.as_ref().map(|target| PyBytes::new(py, target)).into_pyobject(py)?.into_any(),
@@ -391,11 +441,11 @@ fn read_files<'py>(
     let wanted: Vec<Wanted> = wanted.into_iter().map(|(name, device, inode)| Wanted { name, device, inode }).collect();
     let results: Vec<Read> = py.detach(|| {
         let read = files::read_files(directory, &wanted, threads);
-        let mut objects = batch.lock();
+        let mut objects = batch.write();
         read.into_iter()
-            .map(|(result, emitted)| {
-                emitted.into_iter().for_each(|(kind, id, data)| objects.add(kind, id, data));
-                result
+            .flat_map(|(results, emitted)| {
+                emitted.into(&mut |kind, id, data: &[u8]| objects.add(kind, id, data));
+                results
             })
             .collect()
     });

@@ -1,5 +1,8 @@
 //! Recipes: how a content of several chunks is put together, and how that is written down.
 
+use super::content::Sink;
+use super::cut::{MAX, SHORTEST_HOLE, SMALL};
+use super::groups::GROUP;
 use crate::codec::cbor::{put_array, put_bytes, put_ref, put_unsigned, Reader, NULL};
 use crate::codec::ids::{node_id, recipe_checksum, Id, PART};
 use crate::codec::{refuse, Result};
@@ -51,22 +54,21 @@ fn put_items(out: &mut Vec<u8>, items: &[Item]) {
 }
 
 /// Write a content's items down: tell `emit` of each part, then return the recipe's bytes.
-pub fn encode(
-    content: &Id,
-    size: u64,
-    items: &[Item],
-    groups: Option<&[Id]>,
-    emit: &mut impl FnMut(u8, Id, Vec<u8>),
-) -> Vec<u8> {
+pub fn encode(content: &Id, size: u64, items: &[Item], groups: Option<&[Id]>, emit: &mut impl Sink) -> Vec<u8> {
+    if items.len() > INLINE_ITEMS {
+        let parts: Vec<Item> = split(items).map(|part| encode_part(part, emit)).collect();
+        encode_list(content, size, &parts, groups)
+    } else {
+        encode_list(content, size, items, groups)
+    }
+}
+
+/// A recipe of these items as they are: a few, or all of them parts.
+pub fn encode_list(content: &Id, size: u64, items: &[Item], groups: Option<&[Id]>) -> Vec<u8> {
     let mut data = Vec::new();
     put_array(&mut data, 3);
     put_unsigned(&mut data, size);
-    if items.len() > INLINE_ITEMS {
-        let parts: Vec<Item> = split(items).map(|part| encode_part(part, emit)).collect();
-        put_items(&mut data, &parts);
-    } else {
-        put_items(&mut data, items);
-    }
+    put_items(&mut data, items);
     match groups {
         Some(groups) => put_bytes(&mut data, groups.as_flattened()),
         None => data.push(NULL),
@@ -75,25 +77,27 @@ pub fn encode(
     data
 }
 
-fn encode_part(items: &[Item], emit: &mut impl FnMut(u8, Id, Vec<u8>)) -> Item {
+pub fn encode_part(items: &[Item], emit: &mut impl Sink) -> Item {
     let mut data = Vec::with_capacity(items.len() * 42 + 4);
     put_items(&mut data, items);
     let id = node_id(PART, &data);
-    emit(PART, id, data);
+    emit(PART, id, &data);
     Item::Part(id, items.iter().map(Item::length).sum())
 }
 
 /// A part ends after a chunk whose id begins with a zero byte, or after 1 024 items.
+pub fn ends_part(length: usize, last: &Item) -> bool {
+    length == PART_ITEMS || matches!(last, Item::Chunk(id, _) if id[0] == 0)
+}
+
 fn split(items: &[Item]) -> impl Iterator<Item = &[Item]> {
     let mut rest = items;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let most = rest.len().min(PART_ITEMS);
-        let ends = |item: &Item| matches!(item, Item::Chunk(id, _) if id[0] == 0);
-        let length = rest[..most].iter().position(ends).map_or(most, |at| at + 1);
-        let (part, after) = rest.split_at(length);
+        let end = (1..rest.len()).find(|length| ends_part(*length, &rest[length - 1])).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(end);
         rest = after;
         Some(part)
     })
@@ -117,28 +121,43 @@ pub fn decode(content: &Id, data: &[u8]) -> Result<Recipe> {
     let items = read_items(&mut reader, true)?;
     let groups = if reader.null()? { None } else { Some(reader.bytes()?.to_vec()) };
     reader.finish()?;
-    check_lengths(size, &items)?;
-    let wanted = if size > super::groups::GROUP as u64 { size.div_ceil(super::groups::GROUP as u64) * 32 } else { 0 };
-    if groups.as_ref().map_or(0, Vec::len) as u64 != wanted {
+    check_recipe(size, &items)?;
+    let wanted = if size > GROUP as u64 { size.div_ceil(GROUP as u64) * 32 } else { 0 };
+    if groups.as_ref().map_or(0, Vec::len) as u64 != wanted || groups.is_some() != (wanted > 0) {
         return refuse("a recipe whose groups do not fit its size");
     }
     Ok(Recipe { size, items, groups })
 }
 
-fn check_lengths(size: u64, items: &[Item]) -> Result<()> {
-    let mut sum = 0u64;
+fn check_recipe(size: u64, items: &[Item]) -> Result<()> {
+    let parts = items.iter().filter(|item| matches!(item, Item::Part(..))).count();
+    if size <= SMALL as u64 || matches!(items, [] | [Item::Chunk(..)]) {
+        return refuse("a recipe for what is one chunk");
+    }
+    if parts != items.len() && (parts > 0 || items.len() > INLINE_ITEMS) {
+        return refuse("a recipe of up to 256 chunks and holes, or of parts only");
+    }
+    check_items(items)?;
+    if items.iter().try_fold(0u64, |sum, item| sum.checked_add(item.length())) != Some(size) {
+        return refuse("a recipe whose items do not add up to its size");
+    }
+    Ok(())
+}
+
+/// What every list of items keeps to.
+fn check_items(items: &[Item]) -> Result<()> {
     for item in items {
-        let most = if matches!(item, Item::Chunk(..)) { super::cut::MAX as u64 } else { LARGEST_CONTENT };
-        if item.length() == 0 || item.length() > most {
+        let possible = match item {
+            Item::Chunk(..) => 1..=MAX as u64,
+            Item::Hole(_) => SHORTEST_HOLE..=LARGEST_CONTENT,
+            Item::Part(..) => 1..=LARGEST_CONTENT,
+        };
+        if !possible.contains(&item.length()) {
             return refuse("a recipe's item of an impossible length");
         }
-        sum += item.length();
-        if sum > size {
-            break;
-        }
     }
-    if sum != size {
-        return refuse("a recipe whose items do not add up to its size");
+    if items.windows(2).any(|pair| matches!(pair, [Item::Hole(_), Item::Hole(_)])) {
+        return refuse("a hole after a hole");
     }
     Ok(())
 }
@@ -147,20 +166,21 @@ pub fn decode_part(data: &[u8]) -> Result<Vec<Item>> {
     let mut reader = Reader::new(data)?;
     let items = read_items(&mut reader, false)?;
     reader.finish()?;
-    if items.is_empty() || items.len() > PART_ITEMS {
-        return refuse("a part of 1 to 1 024 items");
+    if items.is_empty() || (1..items.len()).any(|length| ends_part(length, &items[length - 1])) {
+        return refuse("a part that is cut elsewhere than the rule says");
     }
-    if items.iter().any(|item| item.length() == 0 || item.length() > LARGEST_CONTENT) {
-        return refuse("a part's item of an impossible length");
-    }
+    check_items(&items)?;
     Ok(items)
 }
 
 fn read_items(reader: &mut Reader, parts: bool) -> Result<Vec<Item>> {
     let length = reader.array()?;
-    let mut items = Vec::with_capacity(length.min(1 << 16));
+    let mut items = Vec::with_capacity(length.min(PART_ITEMS));
     for _ in 0..length {
         if reader.peek()? >> 5 == 0 {
+            if items.len() == PART_ITEMS {
+                return refuse("too many holes"); // a byte each would become 48 in memory
+            }
             items.push(Item::Hole(reader.unsigned()?));
             continue;
         }

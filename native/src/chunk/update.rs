@@ -5,15 +5,16 @@
 use super::content::{write_down, ContentWriter, Sink};
 use super::cut::{Piece, Segmenter, PAGE, SHORTEST_HOLE, SMALL};
 use super::groups::{self, GROUP};
-use super::recipe::Item;
-use crate::codec::ids::{content_id, Id, CHUNK};
-use std::io;
+use super::old::{open_part, Cursor, OldItems};
+use super::recipe::{encode_list, encode_part, ends_part, Item, INLINE_ITEMS};
+use crate::codec::ids::{content_id, Id, CHUNK, RECIPE};
+use crate::codec::{refuse, FormatError};
 
 /// Reads the content as it is now, at an offset, exactly that many bytes.
-pub trait Source: FnMut(u64, &mut [u8]) -> io::Result<()> {}
-impl<T: FnMut(u64, &mut [u8]) -> io::Result<()>> Source for T {}
+pub trait Source<E>: FnMut(u64, &mut [u8]) -> Result<(), E> {}
+impl<E, T: FnMut(u64, &mut [u8]) -> Result<(), E>> Source<E> for T {}
 
-/// What is known of the content before it changed. No items: nothing, cut it anew.
+/// What is known of the content before it changed.
 pub struct Old<'a> {
     pub size: u64,
     pub items: &'a [Item],
@@ -23,20 +24,34 @@ pub struct Old<'a> {
 /// A zero run that reaches a change from before is shorter than a hole, or it is one: so far back cuts may move.
 const MARGIN: u64 = SHORTEST_HOLE + 2 * PAGE as u64;
 
-/// The new id of a content of `size` bytes; `dirty` are (offset, length) of what may have changed, growth included.
-pub fn update(
+/// Where something may have changed: from, up to.
+type Range = (u64, u64);
+
+/// The new id of a content of `size` bytes; `dirty` are (offset, length) of what may have changed.
+///
+/// What was added or cut off need not be named. `load` gives the items of an old part. What is new goes to the sink.
+pub fn update<E: From<FormatError>>(
     old: &Old,
     size: u64,
     dirty: &[(u64, u64)],
-    source: &mut impl Source,
+    load: &mut impl OldItems<E>,
+    source: &mut impl Source<E>,
     sink: &mut impl Sink,
-) -> io::Result<Id> {
-    if old.size <= SMALL as u64 || size <= SMALL as u64 || old.items.is_empty() {
+) -> Result<Id, E> {
+    if old.items.iter().map(Item::length).sum::<u64>() != old.size {
+        refuse("old items that do not add up to their content")?;
+    }
+    let groups = if old.size > GROUP as u64 { old.size.div_ceil(GROUP as u64) } else { 0 };
+    if old.groups.len() as u64 != groups {
+        refuse("old groups that do not fit their content")?;
+    }
+    if old.size <= SMALL as u64 || size <= SMALL as u64 {
         return anew(size, source, sink);
     }
     let dirty = merged(old.size, size, dirty);
     let values = rehash(old, size, &dirty, source)?;
-    let items = recut(old, size, &dirty, source, sink)?;
+    let mut cursor = Cursor::new(old.items);
+    let items = recut(&mut cursor, size, &dirty, load, source, sink)?;
     let id = match &values {
         Some(values) => groups::root(values),
         None => {
@@ -45,11 +60,11 @@ pub fn update(
             content_id(&data)
         }
     };
-    write_down(&id, size, &items, values.as_deref(), sink);
+    put_together(&id, size, items, values.as_deref(), load, sink)?;
     Ok(id)
 }
 
-fn anew(size: u64, source: &mut impl Source, sink: &mut impl Sink) -> io::Result<Id> {
+fn anew<E>(size: u64, source: &mut impl Source<E>, sink: &mut impl Sink) -> Result<Id, E> {
     let mut writer = ContentWriter::default();
     let mut buffer = vec![0; GROUP];
     let mut at = 0;
@@ -63,8 +78,8 @@ fn anew(size: u64, source: &mut impl Source, sink: &mut impl Sink) -> io::Result
 }
 
 /// Sorted, joined where they touch, within the new size; what was added or cut off counts as dirty.
-fn merged(old_size: u64, size: u64, dirty: &[(u64, u64)]) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> =
+fn merged(old_size: u64, size: u64, dirty: &[(u64, u64)]) -> Vec<Range> {
+    let mut ranges: Vec<Range> =
         dirty.iter().map(|(start, length)| (*start, start.saturating_add(*length).min(size))).collect();
     if old_size != size {
         // The last byte that both have may have ended a page or a chunk.
@@ -72,7 +87,7 @@ fn merged(old_size: u64, size: u64, dirty: &[(u64, u64)]) -> Vec<(u64, u64)> {
     }
     ranges.retain(|(start, stop)| start < stop);
     ranges.sort_unstable();
-    let mut joined: Vec<(u64, u64)> = Vec::new();
+    let mut joined: Vec<Range> = Vec::new();
     for (start, stop) in ranges {
         match joined.last_mut() {
             Some(last) if start <= last.1 => last.1 = last.1.max(stop),
@@ -83,24 +98,20 @@ fn merged(old_size: u64, size: u64, dirty: &[(u64, u64)]) -> Vec<(u64, u64)> {
 }
 
 /// The chaining values of the new content's groups; none for a content of one group.
-fn rehash(old: &Old, size: u64, dirty: &[(u64, u64)], source: &mut impl Source) -> io::Result<Option<Vec<Id>>> {
+fn rehash<E>(old: &Old, size: u64, dirty: &[Range], source: &mut impl Source<E>) -> Result<Option<Vec<Id>>, E> {
     let group = GROUP as u64;
     if size <= group {
         return Ok(None);
     }
     let count = size.div_ceil(group);
     let mut values = old.groups.to_vec();
-    let known = values.len() as u64;
-    values.resize(count as usize, [0; 32]);
-    let mut stale: Vec<u64> = (known..count).collect();
-    if known == 0 {
-        stale = (0..count).collect();
-    }
+    let mut stale: Vec<u64> = (values.len() as u64..count).collect();
     for (start, stop) in dirty {
         stale.extend(start / group..=(stop - 1) / group);
     }
     stale.sort_unstable();
     stale.dedup();
+    values.resize(count as usize, [0; 32]);
     let mut buffer = vec![0; GROUP];
     for index in stale {
         let start = index * group;
@@ -112,104 +123,172 @@ fn rehash(old: &Old, size: u64, dirty: &[(u64, u64)], source: &mut impl Source) 
 }
 
 /// The new items: the old ones, but around the changes, where they are cut again until the cuts meet the old ones.
-fn recut(
-    old: &Old,
+fn recut<E: From<FormatError>>(
+    cursor: &mut Cursor,
     size: u64,
-    dirty: &[(u64, u64)],
-    source: &mut impl Source,
+    dirty: &[Range],
+    load: &mut impl OldItems<E>,
+    source: &mut impl Source<E>,
     sink: &mut impl Sink,
-) -> io::Result<Vec<Item>> {
-    let ends: Vec<u64> = old
-        .items
-        .iter()
-        .scan(0, |end, item| {
-            *end += item.length();
-            Some(*end)
-        })
-        .collect();
-    let mut items: Vec<Item> = Vec::with_capacity(old.items.len() + 16);
-    let mut next = 0; // the first old item that has not been dealt with
-    let mut at = 0; // the offset at which it starts, and up to which `items` are right
-    for (index, (start, stop)) in dirty.iter().enumerate() {
-        if at >= *stop + MARGIN {
-            continue;
+) -> Result<Vec<Item>, E> {
+    let mut items = Vec::new();
+    let mut rest = dirty;
+    while let Some((start, _)) = rest.first() {
+        cursor.pass(start.saturating_sub(MARGIN), load, |item| items.push(item))?;
+        let mut run = Run { cut: cursor.at(), size, dirty: rest, near: 0 };
+        let met = run.go(cursor, load, source, &mut items, sink)?;
+        rest = &rest[run.near..];
+        if !met {
+            return Ok(items);
         }
-        let back = start.saturating_sub(MARGIN);
-        while next < ends.len() && ends[next] <= back {
-            items.push(old.items[next]);
-            at = ends[next];
-            next += 1;
-        }
-        (next, at) = recut_run(old, &ends, at, size, &dirty[index..], source, &mut items, sink)?;
     }
-    items.extend_from_slice(&old.items[next.min(old.items.len())..]);
+    cursor.pass(u64::MAX, load, |item| items.push(item))?;
     Ok(items)
 }
 
-/// Cut from `at` on until beyond the changes a new cut meets an old one: (the old item that goes on there, where).
-#[allow(clippy::too_many_arguments)]
-fn recut_run(
-    old: &Old,
-    ends: &[u64],
-    at: u64,
+/// Cutting again from one place on.
+struct Run<'a> {
+    /// Up to where it is cut.
+    cut: u64,
     size: u64,
-    dirty: &[(u64, u64)],
-    source: &mut impl Source,
-    items: &mut Vec<Item>,
-    sink: &mut impl Sink,
-) -> io::Result<(usize, u64)> {
-    const STEP: usize = 64 << 10;
-    let mut segmenter = Segmenter::resume(at);
-    let mut buffer = vec![0; STEP];
-    let (mut fed, mut cut) = (at, at);
-    let mut met = None;
-    while fed < size && met.is_none() {
-        let step = (size - fed).min(STEP as u64) as usize;
-        source(fed, &mut buffer[..step])?;
-        fed += step as u64;
-        let mut emit = |piece: Piece| {
-            if met.is_some() {
-                return;
-            }
-            cut += take(piece, items, sink);
-            // Far enough behind one change, and before the next begins to matter.
-            let quiet = dirty.iter().all(|(start, stop)| cut >= stop + MARGIN || cut + MARGIN <= *start)
-                && dirty.first().is_some_and(|(_, stop)| cut >= stop + MARGIN);
-            if quiet && cut < old.size.min(size) {
-                if let Ok(found) = ends.binary_search(&cut) {
-                    met = Some((found + 1, cut));
-                }
-            }
-        };
-        segmenter.feed(&buffer[..step], &mut emit);
-    }
-    if let Some(met) = met {
-        return Ok(met);
-    }
-    segmenter.finish(&mut |piece| cut += take(piece, items, sink));
-    Ok((old.items.len(), size))
+    dirty: &'a [Range],
+    /// How many of the changes begin before `cut` or too little behind it.
+    near: usize,
 }
 
-fn take(piece: Piece, items: &mut Vec<Item>, sink: &mut impl Sink) -> u64 {
+impl Run<'_> {
+    /// Cut until behind a change, and well before the next, a cut meets an old one; false at the content's end.
+    fn go<E: From<FormatError>>(
+        &mut self,
+        cursor: &mut Cursor,
+        load: &mut impl OldItems<E>,
+        source: &mut impl Source<E>,
+        items: &mut Vec<Item>,
+        sink: &mut impl Sink,
+    ) -> Result<bool, E> {
+        const STEP: u64 = 64 << 10;
+        let mut segmenter = Segmenter::resume(self.cut);
+        let mut buffer = [0; STEP as usize];
+        let mut fresh = Vec::new();
+        let mut fed = self.cut;
+        while fed < self.size {
+            let mut emit = |piece: Piece| fresh.push(take(piece, sink));
+            if let Some(stop) = self.zeros_from(fed, cursor) {
+                segmenter.feed_zeros(stop - fed, &mut emit);
+                fed = stop;
+            } else {
+                let step = (self.size - fed).min(STEP);
+                source(fed, &mut buffer[..step as usize])?;
+                segmenter.feed(&buffer[..step as usize], &mut emit);
+                fed += step;
+            }
+            for item in fresh.drain(..) {
+                self.cut += item.length();
+                items.push(item);
+                if self.is_quiet() {
+                    cursor.pass(self.cut, load, |_| ())?;
+                    if cursor.at() == self.cut {
+                        return Ok(true);
+                    }
+                }
+            }
+            if segmenter.is_in_hole() {
+                cursor.pass(fed, load, |_| ())?; // the next cut is the hole's end: not before the last page of these
+            }
+        }
+        segmenter.finish(&mut |piece| items.push(take(piece, sink)));
+        self.near = self.dirty.len();
+        Ok(false)
+    }
+
+    /// Up to where the content is known to be zeros without reading it: an old hole, untouched.
+    fn zeros_from(&self, fed: u64, cursor: &Cursor) -> Option<u64> {
+        let Some(Item::Hole(length)) = cursor.next() else { return None };
+        let after = &self.dirty[self.dirty.partition_point(|(_, stop)| *stop <= fed)..];
+        let untouched = after.first().map_or(self.size, |(start, _)| *start);
+        let stop = untouched.min(cursor.at() + length);
+        (cursor.at() <= fed && fed < stop).then_some(stop)
+    }
+
+    /// Whether a cut here that is also an old one means that from here on all cuts are.
+    fn is_quiet(&mut self) -> bool {
+        while self.dirty.get(self.near).is_some_and(|(start, _)| *start < self.cut + MARGIN) {
+            self.near += 1;
+        }
+        self.near > 0 && self.dirty[self.near - 1].1 + MARGIN <= self.cut
+    }
+}
+
+fn take(piece: Piece, sink: &mut impl Sink) -> Item {
     match piece {
         Piece::Chunk(bytes) => {
             let id = content_id(bytes);
-            items.push(Item::Chunk(id, bytes.len() as u64));
-            sink(CHUNK, id, bytes.to_vec());
-            bytes.len() as u64
+            sink(CHUNK, id, bytes);
+            Item::Chunk(id, bytes.len() as u64)
         }
-        Piece::Hole(length) => {
-            items.push(Item::Hole(length));
-            length
+        Piece::Hole(length) => Item::Hole(length),
+    }
+}
+
+/// Emit the recipe and the parts that are new: an old part stays one where one may begin.
+fn put_together<E: From<FormatError>>(
+    id: &Id,
+    size: u64,
+    items: Vec<Item>,
+    groups: Option<&[Id]>,
+    load: &mut impl OldItems<E>,
+    sink: &mut impl Sink,
+) -> Result<(), E> {
+    let items = without_parts_if_few(items, load)?;
+    if !items.iter().any(|item| matches!(item, Item::Part(..))) {
+        write_down(id, size, &items, groups, sink);
+        return Ok(());
+    }
+    let (mut parts, mut open) = (Vec::new(), Vec::new());
+    for item in items {
+        let leaves = match item {
+            Item::Part(..) if open.is_empty() => {
+                parts.push(item);
+                continue;
+            }
+            Item::Part(part, length) => open_part(&part, length, load)?,
+            leaf => vec![leaf],
+        };
+        for leaf in leaves {
+            open.push(leaf);
+            if ends_part(open.len(), &leaf) {
+                parts.push(encode_part(&open, sink));
+                open.clear();
+            }
         }
     }
+    if !open.is_empty() {
+        parts.push(encode_part(&open, sink));
+    }
+    sink(RECIPE, *id, &encode_list(id, size, &parts, groups));
+    Ok(())
+}
+
+/// A content that has become so short that its recipe lists its chunks itself.
+fn without_parts_if_few<E: From<FormatError>>(items: Vec<Item>, load: &mut impl OldItems<E>) -> Result<Vec<Item>, E> {
+    let mut leaves = Vec::new();
+    for (done, item) in items.iter().enumerate() {
+        match item {
+            Item::Part(part, length) => leaves.extend(open_part(part, *length, load)?),
+            leaf => leaves.push(*leaf),
+        }
+        if leaves.len() + items.len() - done - 1 > INLINE_ITEMS {
+            return Ok(items);
+        }
+    }
+    Ok(leaves)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::chunk::recipe;
-    use crate::codec::ids::{PART, RECIPE};
+    use crate::codec::ids::PART;
     use std::collections::HashMap;
 
     fn noise(length: usize, seed: u64) -> Vec<u8> {
@@ -218,57 +297,80 @@ mod tests {
         bytes
     }
 
+    /// A content as it is stored.
     struct Cut {
         id: Id,
+        size: u64,
         items: Vec<Item>,
         groups: Vec<Id>,
-        recipe: Option<Vec<u8>>,
+        objects: HashMap<(u8, Id), Vec<u8>>,
     }
 
     fn cut(data: &[u8]) -> Cut {
-        let mut parts = HashMap::new();
-        let mut recipe = None;
-        let mut writer = ContentWriter::default();
-        let mut sink = |kind: u8, id: Id, bytes: Vec<u8>| {
-            if kind == PART {
-                parts.insert(id, bytes);
-            } else if kind == RECIPE {
-                recipe = Some(bytes);
-            }
-        };
-        writer.feed(data, &mut sink);
-        let (id, _) = writer.finish(&mut sink);
-        let (mut items, mut groups) = (Vec::new(), Vec::new());
-        if let Some(bytes) = &recipe {
+        let mut objects = HashMap::new();
+        let (id, size) = super::super::content::cut_bytes(data, &mut |kind, id, bytes: &[u8]| {
+            objects.insert((kind, id), bytes.to_vec());
+        });
+        let (mut items, mut groups) = (vec![Item::Chunk(id, size)], Vec::new());
+        if let Some(bytes) = objects.get(&(RECIPE, id)) {
             let decoded = recipe::decode(&id, bytes).unwrap();
-            for item in decoded.items {
-                match item {
-                    Item::Part(part, _) => items.extend(recipe::decode_part(&parts[&part]).unwrap()),
-                    other => items.push(other),
-                }
-            }
+            items = decoded.items;
             groups = decoded.groups.unwrap_or_default().chunks(32).map(|id| id.try_into().unwrap()).collect();
         }
-        Cut { id, items, groups, recipe }
+        Cut { id, size, items, groups, objects }
+    }
+
+    /// What an update did.
+    struct Updated {
+        objects: HashMap<(u8, Id), Vec<u8>>,
+        read: usize,
+        loaded: usize,
+    }
+
+    /// Update, and compare with a full cut.
+    fn check(before: &Cut, data: &[u8], dirty: &[(u64, u64)], about: &str) -> Updated {
+        let mut done = Updated { objects: HashMap::new(), read: 0, loaded: 0 };
+        let mut load = |id: &Id| {
+            done.loaded += 1;
+            recipe::decode_part(&before.objects[&(PART, *id)])
+        };
+        let mut source = |at: u64, out: &mut [u8]| {
+            done.read += out.len();
+            out.copy_from_slice(&data[at as usize..at as usize + out.len()]);
+            Ok(())
+        };
+        let mut sink = |kind: u8, id: Id, bytes: &[u8]| {
+            done.objects.insert((kind, id), bytes.to_vec());
+        };
+        let old = Old { size: before.size, items: &before.items, groups: &before.groups };
+        let id = update(&old, data.len() as u64, dirty, &mut load, &mut source, &mut sink).unwrap();
+        let after = cut(data);
+        assert_eq!(id, after.id, "{about}");
+        for (key, bytes) in &after.objects {
+            let found = done.objects.get(key).or_else(|| before.objects.get(key));
+            assert_eq!(found, Some(bytes), "{about}: kind {}", key.0);
+        }
+        for key in done.objects.keys() {
+            assert!(after.objects.contains_key(key) || key.0 == CHUNK, "{about}: kind {} is of no use", key.0);
+        }
+        done
     }
 
     #[test]
     fn an_update_equals_a_full_cut() {
-        let mut random = noise(4096 * 16, 99).into_iter();
+        let mut random = noise(4096 * 64, 99).into_iter();
         let mut next = move |below: usize| {
             let bytes: Vec<u8> = random.by_ref().take(8).collect();
-            let number = u64::from_le_bytes(bytes.try_into().unwrap_or([7; 8]));
-            (number % below as u64) as usize
+            (u64::from_le_bytes(bytes.try_into().unwrap()) % below as u64) as usize
         };
-        for round in 0..300u64 {
-            let mut data = noise(200_000 + next(3_000_000), round);
+        for round in 0..400u64 {
+            let mut data = noise(50_000 + next(3_000_000), round);
             for _ in 0..next(4) {
                 let start = next(data.len());
                 let length = next(300_000).min(data.len() - start);
                 data[start..start + length].fill(0);
             }
             let before = cut(&data);
-            let old_size = data.len() as u64;
             let mut dirty = Vec::new();
             for _ in 0..1 + next(4) {
                 let start = next(data.len());
@@ -284,21 +386,33 @@ mod tests {
                 2 => data.extend(vec![0; next(500_000)]),
                 _ => {}
             }
-            let after = cut(&data);
-            let mut recipe = None;
-            let old = Old { size: old_size, items: &before.items, groups: &before.groups };
-            let mut source = |at: u64, out: &mut [u8]| {
-                out.copy_from_slice(&data[at as usize..at as usize + out.len()]);
-                Ok(())
-            };
-            let id = update(&old, data.len() as u64, &dirty, &mut source, &mut |kind, _, bytes| {
-                if kind == RECIPE {
-                    recipe = Some(bytes);
-                }
-            })
-            .unwrap();
-            assert_eq!(id, after.id, "round {round}");
-            assert_eq!(recipe, after.recipe, "round {round}");
+            check(&before, &data, &dirty, &format!("round {round}"));
+        }
+    }
+
+    #[test]
+    fn a_content_in_parts_is_updated_part_by_part() {
+        let original = noise(40 << 20, 7);
+        let before = cut(&original);
+        assert!(before.items.len() > 1 && matches!(before.items[0], Item::Part(..)));
+        let mut random = noise(8 * 200, 3).into_iter();
+        let mut next = move |below: usize| {
+            let bytes: Vec<u8> = random.by_ref().take(8).collect();
+            (u64::from_le_bytes(bytes.try_into().unwrap()) % below as u64) as usize
+        };
+        for round in 0..24 {
+            let mut data = original.clone();
+            let start = next(data.len() - 300_000);
+            let length = 1 + next(300_000);
+            let fresh = if round % 2 == 0 { vec![0; length] } else { noise(length, round) };
+            data[start..start + length].copy_from_slice(&fresh);
+            match round % 4 {
+                0 => data.truncate(1 + next(data.len())),
+                1 => data.extend(noise(next(2_000_000), round)),
+                _ => {}
+            }
+            let dirty = (start as u64, length.min(data.len().saturating_sub(start)) as u64);
+            check(&before, &data, &[dirty], &format!("round {round}"));
         }
     }
 
@@ -307,15 +421,50 @@ mod tests {
         let mut data = noise(64 << 20, 5);
         let before = cut(&data);
         data[40_000_000] ^= 1;
-        let mut read = 0;
-        let old = Old { size: data.len() as u64, items: &before.items, groups: &before.groups };
-        let mut source = |at: u64, out: &mut [u8]| {
-            read += out.len();
-            out.copy_from_slice(&data[at as usize..at as usize + out.len()]);
-            Ok(())
+        let done = check(&before, &data, &[(40_000_000, 1)], "one byte");
+        assert!(done.read < 2 << 20, "{}", done.read);
+        assert!(done.loaded <= 3, "{}", done.loaded);
+        let chunks = done.objects.keys().filter(|key| key.0 == CHUNK).count();
+        assert!(chunks < 20, "{chunks}");
+    }
+
+    #[test]
+    fn an_old_hole_is_not_read() {
+        let mut data = noise(100_000, 1);
+        data.resize(30 << 20, 0);
+        data.extend(noise(100_000, 2));
+        let before = cut(&data);
+        data[20_000_000] = 7;
+        let done = check(&before, &data, &[(20_000_000, 1)], "a byte in a hole");
+        assert!(done.read < GROUP + (1 << 18), "{}", done.read);
+    }
+
+    #[test]
+    fn many_changes_are_not_compared_with_each_other() {
+        let mut data = noise(8 << 20, 11);
+        let before = cut(&data);
+        let dirty: Vec<(u64, u64)> = (0..data.len() as u64 - 8).step_by(50).map(|at| (at, 1)).collect();
+        dirty.iter().for_each(|(at, _)| data[*at as usize] ^= 255);
+        check(&before, &data, &dirty, "everywhere");
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let data = noise(3 << 20, 1);
+        let before = cut(&data);
+        let attempt = |size: u64, items: &[Item], groups: &[Id]| {
+            let old = Old { size, items, groups };
+            let mut load = |_: &Id| Ok(vec![Item::Hole(65_536)]);
+            let mut source = |_: u64, out: &mut [u8]| {
+                out.fill(1);
+                Ok::<(), FormatError>(())
+            };
+            update(&old, data.len() as u64, &[(0, 1)], &mut load, &mut source, &mut |_, _, _: &[u8]| ()).is_ok()
         };
-        let id = update(&old, data.len() as u64, &[(40_000_000, 1)], &mut source, &mut |_, _, _| ()).unwrap();
-        assert_eq!(id, content_id(&data));
-        assert!(read < 3 << 20, "{read}");
+        assert!(attempt(before.size, &before.items, &before.groups));
+        assert!(!attempt(before.size + 1, &before.items, &before.groups));
+        assert!(!attempt(before.size, &before.items[1..], &before.groups));
+        assert!(!attempt(before.size, &before.items, &before.groups[1..]));
+        assert!(!attempt(before.size, &[Item::Part([0; 32], before.size)], &before.groups));
     }
 }
