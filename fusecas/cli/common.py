@@ -1,9 +1,8 @@
-"""What verbs share: options, how the repository is found, sorting, progress, numbers with units."""
+"""What verbs share: options, how the repository is found, lists, numbers with units."""
 
 import functools
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fusecas.cli import output
-from fusecas.errors import UsageError
+from fusecas.cli.call import Call
+from fusecas.errors import RepositoryNotFound, UsageError
 
 if TYPE_CHECKING:
+    from fusecas.store.ids import LayerId, ObjectId
     from fusecas.store.repository import Repository
     from fusecas.store.revisions import Revision
     from fusecas.store.snapshot import Snapshot
@@ -22,36 +23,59 @@ if TYPE_CHECKING:
 REPOSITORY_VARIABLES = ("FUSECAS_DIR", "STATEKIT_DIR", "E3_REPO")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w|)$")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-PROGRESS_AFTER = 1.0
 
 T = TypeVar("T")
 Function = Callable[..., Any]
 
 
-def verb(name: str, **settings: Any) -> Callable[[Function], click.Command]:
-    """A command with `--repo` and `--json`. It returns what is printed as JSON; without `--json` it prints itself.
+class Verb(click.Command):
+    """Says which verb it is before its words are parsed; may take what follows `--` apart, as paths."""
 
-    The function gets `as_json` and `repo`; it may return (result, exit code).
+    name_in_full = ""
+    takes_paths = False
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if parent is not None:
+            Call.of(parent).verb = self.name_in_full
+        return super().make_context(info_name, args, parent, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not self.takes_paths or "--" not in args:
+            return super().parse_args(ctx, args)
+        at = args.index("--")
+        rest = super().parse_args(ctx, args[:at])
+        ctx.params["paths"] = tuple(args[at + 1 :])
+        return rest
+
+
+def verb(name: str, *, takes_paths: bool = False) -> Callable[[Function], click.Command]:
+    """A command with `--repo`, `--json`, `--debug`. It returns what is printed as JSON; without it prints itself.
+
+    The function gets `call` and `repo`; it may return (result, exit code).
     """
 
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
-        def run(as_json: bool, **arguments: Any) -> int:
-            answer = function(as_json=as_json, **arguments)
+        def run(as_json: bool, debug: bool, repo: Path | None, **arguments: Any) -> int:
+            call = Call.of(click.get_current_context())
+            answer = function(call=call, repo=repo if repo is not None else call.repo, **arguments)
             result, code = answer if isinstance(answer, tuple) else (answer, 0)
-            if as_json:
+            if call.as_json:
                 output.print_json(name, result)
             return int(code)
 
         options = (
             click.option("--repo", metavar="DIR", type=click.Path(path_type=Path), help="The .fusecas folder itself."),
             click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+            click.option("--debug", is_flag=True, hidden=True),
         )
         decorated: Any = run
         for option in options:
             decorated = option(decorated)
-        make: Any = click.command(name.split(" ")[-1], **settings)
-        command: click.Command = make(decorated)
+        command = click.command(name.split(" ")[-1], cls=Verb)(decorated)
+        command.name_in_full, command.takes_paths = name, takes_paths
         return command
 
     return decorate
@@ -59,14 +83,28 @@ def verb(name: str, **settings: Any) -> Callable[[Function], click.Command]:
 
 def repository_folder(repo: Path | None) -> Path:
     """--repo, else the environment, else the nearest `.fusecas` upward."""
-    from fusecas.store.repository import find
+    from fusecas.store.repository import FOLDER, find
 
+    named = named_folder(repo)
+    if named is None:
+        return find(Path.cwd())
+    folder, by = named
+    if not (folder / "store").is_dir():
+        inside = folder / FOLDER
+        found = (inside / "store").is_dir()
+        hint = f"{by} names the {FOLDER} folder itself: {inside}" if found else "fusecas init makes one"
+        raise RepositoryNotFound(f"{by}: {folder} is not a repository", hint=hint)
+    return folder
+
+
+def named_folder(repo: Path | None) -> tuple[Path, str] | None:
+    """The repository's folder and what named it, if anything does."""
     if repo is not None:
-        return repo
+        return repo, "--repo"
     for variable in REPOSITORY_VARIABLES:
         if value := os.environ.get(variable):
-            return Path(value)
-    return find(Path.cwd())
+            return Path(value), variable
+    return None
 
 
 @contextmanager
@@ -98,7 +136,7 @@ def resolve(snapshot: "Snapshot", text: str) -> "Revision":
     return revisions.resolve(snapshot, text, warn=output.note)
 
 
-def resolve_layer(snapshot: "Snapshot", text: str) -> bytes:
+def resolve_layer(snapshot: "Snapshot", text: str) -> "LayerId":
     revision = resolve(snapshot, text)
     if revision.layer is None:
         from fusecas.errors import RefNotFound
@@ -107,28 +145,19 @@ def resolve_layer(snapshot: "Snapshot", text: str) -> bytes:
     return revision.layer
 
 
-def resolve_object(snapshot: "Snapshot", text: str) -> bytes:
+def resolve_object(snapshot: "Snapshot", text: str) -> "ObjectId":
     """An object by hash or prefix, or what a ref names."""
     from fusecas.store.ids import EMPTY_CONTENT
-    from fusecas.store.snapshot import HEX_DIGITS
+    from fusecas.store.snapshot import HEX_DIGITS, SHORTEST_PREFIX
+    from fusecas.store.tags import NAMESPACE
 
     prefix = text.removeprefix("hash:")
-    if set(prefix) <= HEX_DIGITS and len(prefix) >= 4:
+    is_tag = prefix == text and snapshot.get_ref(NAMESPACE + text) is not None
+    if not is_tag and set(prefix) <= HEX_DIGITS and len(prefix) >= SHORTEST_PREFIX:
         if prefix == EMPTY_CONTENT.hex():
             return EMPTY_CONTENT
         return snapshot.resolve_prefix(prefix)
     return resolve_layer(snapshot, text)
-
-
-def deed() -> tuple[tuple[bytes, ...], str]:
-    """(argv, actor) for an operation: what was typed, and by whom."""
-    import getpass
-
-    try:
-        actor = getpass.getuser()
-    except (KeyError, OSError):
-        actor = str(os.getuid())
-    return tuple(os.fsencode(each) for each in sys.argv[1:]), actor
 
 
 # ---- lists
@@ -139,7 +168,7 @@ def list_options(*fields: str) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         options = (
-            click.option("--sort", metavar="FIELD", help=f"One of {', '.join(fields)}."),
+            click.option("--sort", type=click.Choice(fields), help="By which field."),
             click.option("--desc", is_flag=True, help="The other way round."),
             click.option("--limit", "-n", type=click.IntRange(0), metavar="N", help="At most so many."),
             click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Leave out the first N."),
@@ -163,8 +192,6 @@ def chosen(
     from itertools import islice
 
     if sort is not None:
-        if sort not in keys:
-            raise UsageError(f"can't sort by {sort!r}: {', '.join(keys)}")
         items = iter(sorted(items, key=keys[sort], reverse=desc))
     elif desc:
         items = iter(list(items)[::-1])
@@ -180,47 +207,3 @@ def duration(text: str) -> float:
     if found is None:
         raise UsageError(f"{text!r} is not a time span", hint="90 (seconds), 10m, 2h, 3d, 1w")
     return float(found.group(1)) * SECONDS[found.group(2)]
-
-
-# ---- progress
-
-
-@contextmanager
-def progress(title: str) -> Iterator[Callable[[Any], None] | None]:
-    """A line on the terminal for what takes longer than a second; None when nobody is looking."""
-    if not output.is_terminal(sys.stderr):
-        yield None
-        return
-    import time
-
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        refresh_per_second=8,
-    )
-    began = time.monotonic()
-    task = bar.add_task(title)
-    state = {"shown": False, "last": 0.0}
-
-    def tell(found: Any) -> None:
-        now = time.monotonic()
-        if now - state["last"] < 0.1:
-            return
-        state["last"] = now
-        if not state["shown"] and now - began > PROGRESS_AFTER:
-            state["shown"] = True
-            bar.start()
-        if state["shown"]:
-            bar.update(task, description=f"{title}: {found.files} files, {output.size_text(found.size)}")
-
-    try:
-        yield tell
-    finally:
-        if state["shown"]:
-            bar.stop()

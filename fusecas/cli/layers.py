@@ -9,22 +9,23 @@ import click
 from fusecas.cli import output
 from fusecas.cli.common import (
     chosen,
-    deed,
     hold_back_stop,
     list_options,
     opened,
-    progress,
     reading,
     resolve,
     resolve_layer,
     verb,
 )
-from fusecas.errors import UsageError
+from fusecas.cli.progress import files, progress
+from fusecas.errors import RefNotFound, UsageError
 
 if TYPE_CHECKING:
+    from fusecas.cli.call import Call
     from fusecas.store.history import HistoryEntry
     from fusecas.store.snapshot import Snapshot
     from fusecas.store.tables import Operation
+    from fusecas.store.transaction import Transaction
 
 
 @verb("import")
@@ -41,7 +42,7 @@ def import_folder(
     no_head: bool,
     trusted_xattrs: bool,
     skip_changed: bool,
-    as_json: bool,
+    call: "Call",
     repo: Path | None,
 ) -> Any:
     """Make a layer with the files of DIR on the workspace's head.
@@ -50,7 +51,9 @@ def import_folder(
     """
     from fusecas.store.layers import Deed, import_layer
 
-    with opened(repo) as repository, progress("importing") as tell:
+    if message is not None:
+        check_message(message)
+    with opened(repo) as repository, progress("importing", files) as tell:
         hold_back_stop(repository)
         found = import_layer(
             repository,
@@ -60,20 +63,22 @@ def import_folder(
             trusted_xattrs=trusted_xattrs,
             skip_changed=skip_changed,
             move_head=not no_head,
-            deed=Deed(*deed()),
+            deed=Deed(*call.deed()),
             progress=tell,
         )
     imported = found.imported
     for path, why in imported.skipped:
         output.note(f"left out {output.path_text(path)}: {why}")
-    if not as_json:
+    if not call.as_json:
         if found.layer is None:
             print("nothing changed")
         else:
-            print(found.layer.hex() if no_head else f"layer {output.paint(output.short(found.layer), 'yellow')}")
             new = f"{output.size_text(found.stored_bytes)} new in the store"
-            if not no_head:
-                print(f"{imported.files} files, {output.size_text(imported.size)}; {new}")
+            if no_head:
+                print(found.layer.hex())
+            else:
+                print(f"layer {output.paint(output.short(found.layer), 'yellow')}")
+                print(f"{output.count(imported.files, 'file')}, {output.size_text(imported.size)}; {new}")
     return {
         "layer": output.hex_or_none(found.layer),
         "short": output.short(found.layer) or None,
@@ -89,6 +94,13 @@ def import_folder(
     }
 
 
+def check_message(message: str) -> None:
+    try:
+        message.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("the message is not UTF-8") from error
+
+
 def parse_owner(text: str) -> tuple[int, int]:
     uid, _, gid = text.partition(":")
     if not uid.isdecimal() or not gid.isdecimal():
@@ -101,14 +113,14 @@ def parse_owner(text: str) -> tuple[int, int]:
 @click.argument("destination", type=click.Path(path_type=Path), metavar="DEST")
 @click.option("--overwrite", is_flag=True, help="Replace what is in the way in a DEST that is not empty.")
 @click.option("--owner", metavar="UID:GID", help="Who owns what has no owner recorded (default: you).")
-def export(ref: str, destination: Path, overwrite: bool, owner: str | None, as_json: bool, repo: Path | None) -> Any:
+def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call: "Call", repo: Path | None) -> Any:
     """Write the files of REF into the folder DEST, which must be new or empty.
 
     Example: fusecas export @~1 /tmp/before
     """
     from fusecas.store.exporter import export_tree
 
-    with opened(repo) as repository, progress("exporting") as tell:
+    with opened(repo) as repository, progress("exporting", files) as tell:
         with repository.store.read() as snapshot:
             revision = resolve(snapshot, ref)
         found = export_tree(
@@ -120,8 +132,9 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, as_j
             overwrite=overwrite,
             progress=tell,
         )
-    if not as_json:
-        print(f"{found.files} files, {found.directories} directories, {output.size_text(found.size)}")
+    if not call.as_json:
+        directories = "1 directory" if found.directories == 1 else f"{found.directories} directories"
+        print(f"{output.count(found.files, 'file')}, {directories}, {output.size_text(found.size)}")
     for path, what, why in found.unset[:20]:
         output.note(f"could not set {what} of {output.path_text(path) or '/'}: {why}")
     if len(found.unset) > 20:
@@ -137,18 +150,36 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, as_j
 # ---- history
 
 
-def entry_fields(entry: "HistoryEntry") -> dict[str, Any]:
+Names = dict[bytes, list[str]]
+
+
+def names_of_layers(snapshot: "Snapshot") -> Names:
+    """The tags of each layer that has any."""
+    from fusecas.store import tags
+
+    names: Names = {}
+    for name, layer in tags.list_tags(snapshot):
+        names.setdefault(layer, []).append(name)
+    return names
+
+
+def entry_fields(snapshot: "Snapshot", entry: "HistoryEntry", names: Names) -> dict[str, Any]:
     parent = entry.parents[0] if entry.parents else None
+    size, changes = _change_from_parent(snapshot, entry)
     return {
         "hash": entry.layer.hex(),
         "short": output.short(entry.layer),
-        "instruction": entry.instruction,
+        **output.instruction_fields(entry.instruction),
         "kind": entry.kind,
         "parent": output.hex_or_none(parent),
         "parent_short": output.short(parent) or None,
         "parents": [each.hex() for each in entry.parents],
         "state": entry.state.hex(),
         "message": entry.message,
+        "exit_code": entry.exit,
+        "size": size,
+        "changes": changes,
+        "tags": names.get(entry.layer, []),
         **output.time_fields(entry.time),
     }
 
@@ -162,7 +193,7 @@ SORT_KEYS: dict[str, Any] = {
 
 
 def list_layers(
-    ref: str, oldest_first: bool, as_json: bool, repo: Path | None, choice: dict[str, Any], runs: bool = False
+    ref: str, oldest_first: bool, call: "Call", repo: Path | None, choice: dict[str, Any], runs: bool = False
 ) -> Any:
     from fusecas.store import history
 
@@ -174,40 +205,60 @@ def list_layers(
         if oldest_first:
             found = iter(list(found)[::-1])
         listed = chosen(found, SORT_KEYS, **choice)
-    if not as_json:
-        output.print_table(
-            [
-                output.paint(output.short(each.layer), "yellow"),
-                output.paint(output.time_text(each.time), "dim"),
-                each.kind,
-                output.printable(each.instruction),
-            ]
-            for each in listed
-        )
-    return [entry_fields(each) for each in listed]
+        names = names_of_layers(snapshot)
+        if call.as_json:
+            return [entry_fields(snapshot, each, names) for each in listed]
+    if layer is None:
+        output.note(NO_LAYER)
+    output.print_table(
+        [
+            output.paint(output.short(each.layer), "yellow"),
+            output.paint(output.time_text(each.time), "dim"),
+            each.kind,
+            output.first_line(each.instruction) + _names_text(names.get(each.layer, [])),
+        ]
+        for each in listed
+    )
+    return None
+
+
+NO_LAYER = "no layer yet; fusecas import DIR makes one"
+
+
+def _names_text(names: list[str]) -> str:
+    return "  " + output.paint(f"({', '.join(names)})", "cyan") if names else ""
 
 
 @verb("log")
 @click.argument("ref", default="@")
 @click.option("--runs", is_flag=True, help="Leave out hand edits.")
 @list_options(*SORT_KEYS)
-def log(ref: str, runs: bool, as_json: bool, repo: Path | None, **choice: Any) -> Any:
-    """The layers behind REF, newest first."""
-    return list_layers(ref, False, as_json, repo, choice, runs)
+def log(ref: str, runs: bool, call: "Call", repo: Path | None, **choice: Any) -> Any:
+    """The layers behind REF (default: the head), newest first.
+
+    Example: fusecas log --limit 10
+    """
+    return list_layers(ref, False, call, repo, choice, runs)
 
 
 @verb("history")
 @click.argument("ref", default="@")
 @click.option("--runs", is_flag=True, help="Leave out hand edits.")
 @list_options(*SORT_KEYS)
-def history_verb(ref: str, runs: bool, as_json: bool, repo: Path | None, **choice: Any) -> Any:
-    """The layers behind REF, oldest first."""
-    return list_layers(ref, True, as_json, repo, choice, runs)
+def history_verb(ref: str, runs: bool, call: "Call", repo: Path | None, **choice: Any) -> Any:
+    """The layers behind REF (default: the head), oldest first.
+
+    Example: fusecas history --json
+    """
+    return list_layers(ref, True, call, repo, choice, runs)
 
 
 @verb("head")
-def head(as_json: bool, repo: Path | None) -> Any:
-    """Where the workspace stands: its layer, or nothing yet."""
+def head(call: "Call", repo: Path | None) -> Any:
+    """Where the workspace stands: its layer, or nothing yet.
+
+    Example: fusecas head --json
+    """
     from fusecas.store import heads
     from fusecas.store.history import describe
     from fusecas.store.ids import Kind
@@ -218,56 +269,73 @@ def head(as_json: bool, repo: Path | None) -> Any:
         layer = found.workspace.layer
         core = None if layer is None else Layer.decode(snapshot.read_node(layer, Kind.LAYER))
     kind, instruction = ("empty", "") if core is None else describe(core)
-    if not as_json:
-        print("nothing yet" if layer is None else f"{output.paint(output.short(layer), 'yellow')}  {instruction}")
+    if not call.as_json:
+        name = output.paint(output.short(layer), "yellow")
+        print(f"{name}  {output.first_line(instruction)}" if layer is not None else "nothing yet")
     return {
         "workspace": found.name,
         "layer": output.hex_or_none(layer),
         "short": output.short(layer) or None,
         "state": found.live.state.hex(),
         "kind": kind,
-        "instruction": instruction,
+        **output.instruction_fields(instruction),
     }
 
 
 @verb("inspect")
 @click.argument("ref", default="@")
-def inspect(ref: str, as_json: bool, repo: Path | None) -> Any:
-    """All about the layer REF: what made it, from what, how large it is."""
-    from fusecas.store import history, tags, trees
-    from fusecas.store.ids import LayerId, ObjectId
+def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
+    """All about the layer REF (default: the head): what made it, from what, how large it is.
+
+    Example: fusecas inspect v1.0
+    """
+    from fusecas.store import history, trees
+    from fusecas.store.ids import Kind
+    from fusecas.store.kinds import Layer
 
     with reading(repo) as snapshot:
-        layer = LayerId(ObjectId(resolve_layer(snapshot, ref)))
+        layer = resolve_layer(snapshot, ref)
+        core = Layer.decode(snapshot.read_node(layer, Kind.LAYER))
         entry = next(history.entries(snapshot, layer))
         root = trees.root_entry(snapshot, entry.state)
-        changed, changes = _change_from_parent(snapshot, entry)
-        names = [name for name, target in tags.list_tags(snapshot) if target == layer]
-    result = {
-        **entry_fields(entry),
-        "exit_code": entry.exit,
-        "size": changed,
-        "changes": changes,
-        "entries": root.count,
-        "bytes": root.size,
-        "tags": names,
-    }
-    if not as_json:
-        rows = [
-            ["layer", output.paint(entry.layer.hex(), "yellow")],
-            ["made by", f"{entry.kind}: {output.printable(entry.instruction)}"],
-            ["parents", ", ".join(map(output.short, entry.parents)) or "none"],
-            ["state", entry.state.hex()],
-            ["when", output.time_text(entry.time)],
-            ["holds", f"{root.count} entries, {output.size_text(root.size)}"],
-            ["changed", f"{changes} paths, {output.size_text(changed)}"],
-        ]
-        if entry.message:
-            rows.insert(2, ["message", output.printable(entry.message)])
-        if names:
-            rows.append(["tags", ", ".join(names)])
-        output.print_table(rows)
+        result = {
+            **entry_fields(snapshot, entry, names_of_layers(snapshot)),
+            "signal": core.signal,
+            **({"cwd": None} if core.cwd is None else output.path_fields(core.cwd, "cwd")),
+            "planes": sorted(core.planes),
+            "entries": root.count,
+            "bytes": root.size,
+        }
+    if not call.as_json:
+        output.print_table(_inspected(entry, result))
     return result
+
+
+def _inspected(entry: "HistoryEntry", result: dict[str, Any]) -> Iterator[list[str]]:
+    yield ["layer", output.paint(entry.layer.hex(), "yellow")]
+    made_by_message = entry.message is not None and entry.instruction == entry.message
+    instruction = entry.instruction.strip("()")
+    yield ["made by", entry.kind if made_by_message or instruction == entry.kind else output.printable(instruction)]
+    if entry.message:
+        for at, line in enumerate(entry.message.strip().split("\n")):
+            yield ["message" if at == 0 else "", output.printable(line)]
+    if result["cwd"] is not None:
+        yield ["in", output.printable(result["cwd"])]
+    if entry.exit is not None or result["signal"] is not None:
+        yield ["ended", f"exit {entry.exit}" if result["signal"] is None else f"signal {result['signal']}"]
+    yield ["when", output.time_text(entry.time)]
+    yield ["parents", ", ".join(map(output.short, entry.parents)) or "none"]
+    yield ["state", entry.state.hex()]
+    yield ["holds", f"{_entries_text(result['entries'])}, {output.size_text(result['bytes'])}"]
+    yield ["changed", f"{output.count(result['changes'], 'path')}, {output.size_text(result['size'])}"]
+    if result["planes"]:
+        yield ["planes", ", ".join(result["planes"])]
+    if result["tags"]:
+        yield ["tags", ", ".join(result["tags"])]
+
+
+def _entries_text(number: int) -> str:
+    return "1 entry" if number == 1 else f"{number} entries"
 
 
 def _change_from_parent(snapshot: "Snapshot", entry: "HistoryEntry") -> tuple[int, int]:
@@ -291,40 +359,58 @@ def _change_from_parent(snapshot: "Snapshot", entry: "HistoryEntry") -> tuple[in
 
 @verb("tag")
 @click.argument("name")
-@click.argument("ref", default="@")
+@click.argument("ref", required=False)
 @click.option("-f", "--force", is_flag=True, help="Move a tag that is there.")
 @click.option("-d", "--delete", is_flag=True, help="Remove the tag.")
-def tag(name: str, ref: str, force: bool, delete: bool, as_json: bool, repo: Path | None) -> Any:
+def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", repo: Path | None) -> Any:
     """Name the layer REF (default: the head).
 
     Exit 4 if the tag names another layer already, unless -f says to move it.
+
+    Example: fusecas tag v1.0 @~1
     """
     from fusecas.store import tags
-    from fusecas.store.ids import LayerId, ObjectId
 
+    if delete and (ref is not None or force):
+        raise UsageError("tag -d takes a name only")
     with opened(repo) as repository, repository.store.write() as transaction:
         if delete:
-            operation: Operation | None = tags.delete_tag(transaction, name, *deed())
             layer = None
+            operation: Operation | None = _delete_tag(transaction, name, call)
         else:
-            layer = LayerId(ObjectId(resolve_layer(transaction, ref)))
-            operation = tags.set_tag(transaction, name, layer, *deed(), force=force)
-    if not as_json:
-        print(f"removed tag {name}" if layer is None else f"{name} is {output.short(layer)}")
+            layer = resolve_layer(transaction, ref or "@")
+            operation = tags.set_tag(transaction, name, layer, *call.deed(), force=force)
+    old = None if operation is None else operation.moves[0].old
+    if not call.as_json:
+        was = "" if old is None else f" (was {output.short(old)})"
+        print(f"removed tag {name}{was}" if layer is None else f"{name} is {output.short(layer)}{was}")
     number = None if operation is None else operation.number
-    return {"name": name, "layer": output.hex_or_none(layer), "operation": number}
+    return {"name": name, "layer": output.hex_or_none(layer), "old": output.hex_or_none(old), "operation": number}
+
+
+def _delete_tag(transaction: "Transaction", name: str, call: "Call") -> "Operation":
+    from fusecas.store import tags
+
+    try:
+        return tags.delete_tag(transaction, name, *call.deed())
+    except RefNotFound as error:
+        error.details["known"] = [each for each, _ in tags.list_tags(transaction)]
+        raise
 
 
 @verb("tags")
 @list_options("name", "hash")
-def tags_verb(as_json: bool, repo: Path | None, **choice: Any) -> Any:
-    """All tags and the layers that they name."""
+def tags_verb(call: "Call", repo: Path | None, **choice: Any) -> Any:
+    """All tags and the layers that they name.
+
+    Example: fusecas tags --sort name --desc
+    """
     from fusecas.store import tags
 
     keys: dict[str, Any] = {"name": lambda each: each[0], "hash": lambda each: each[1]}
     with reading(repo) as snapshot:
         listed = chosen(tags.list_tags(snapshot), keys, **choice)
-    if not as_json:
+    if not call.as_json:
         output.print_table([name, output.paint(output.short(layer), "yellow")] for name, layer in listed)
     return {name: layer.hex() for name, layer in listed}
 

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -11,9 +12,11 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.common import chosen, hold_back_stop, list_options, opened, reading, resolve_object, verb
-from fusecas.errors import NotFound, PathNotFound, PermissionProblem
+from fusecas.cli.progress import progress
+from fusecas.errors import ObjectNotFound, UsageError
 
 if TYPE_CHECKING:
+    from fusecas.cli.call import Call
     from fusecas.store.snapshot import Snapshot
 
 READ_SIZE = 1 << 20
@@ -24,31 +27,44 @@ def opened_file(path: str) -> Iterator[BinaryIO]:
     if path == "-":
         yield sys.stdin.buffer
         return
-    try:
-        with Path(path).open("rb") as file:
-            yield file
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise PathNotFound(f"{path}: {error.strerror}") from error
-    except PermissionError as error:
-        raise PermissionProblem(f"{path}: {error.strerror}") from error
+    with Path(path).open("rb") as file:
+        yield file
+
+
+class Counted:
+    """A file that says how much of it was read."""
+
+    def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
+        self._file = file
+        self._tell = tell
+        self._size = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        self._size += len(data)
+        self._tell(self._size)
+        return data
 
 
 @verb("put")
 @click.argument("file", metavar="FILE|-")
-def put(file: str, as_json: bool, repo: Path | None) -> Any:
+def put(file: str, call: "Call", repo: Path | None) -> Any:
     """Store the bytes of FILE (-: of stdin) and print their id.
 
     Nothing refers to them yet: gc leaves them alone for its --min-age.
+
+    Example: tar c src | fusecas put -
     """
-    with opened_file(file) as source, opened(repo) as repository:
+    with opened_file(file) as source, opened(repo) as repository, progress("storing", output.size_text) as tell:
         hold_back_stop(repository)
         with repository.store.session() as session:
-            content = session.put_stream(source)
+            stream: Any = source if tell is None else Counted(source, tell)
+            content = session.put_stream(stream)
             session.keep()
             new = session.new_objects > 0
         with repository.store.read() as snapshot:
             size = snapshot.content_size(content)
-    if not as_json:
+    if not call.as_json:
         print(content.hex())
     return {"hash": content.hex(), "size": size, "new": new}
 
@@ -57,12 +73,17 @@ def put(file: str, as_json: bool, repo: Path | None) -> Any:
 @click.argument("hash_text", metavar="HASH")
 @click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Into a file, whole or not at all.")
 @click.option("--raw", is_flag=True, help="A node's CBOR instead of JSON.")
-def get(hash_text: str, target: Path | None, raw: bool, as_json: bool, repo: Path | None) -> Any:
-    """An object's bytes; a node is shown as JSON."""
+def get(hash_text: str, target: Path | None, raw: bool, call: "Call", repo: Path | None) -> Any:
+    """An object's bytes; a node is shown as JSON.
+
+    HASH: a hash, a prefix of at least 4 digits, or a ref.
+
+    Example: fusecas get 8e4c7c1b99db -o a.txt
+    """
     with reading(repo) as snapshot:
         object_id = resolve_object(snapshot, hash_text)
         parts, shown = _object_parts(snapshot, object_id, raw)
-        if as_json and target is None:
+        if call.as_json and target is None:
             data = b"".join(parts)
             fields = {"node": shown} if shown is not None else output.path_fields(data, "content")
             return {"hash": object_id.hex(), **fields}
@@ -86,7 +107,7 @@ def _object_parts(snapshot: "Snapshot", object_id: bytes, raw: bool) -> tuple[It
         return iter([data]), None
     import json
 
-    node = {"kind": Kind(row.kind).name.lower(), "value": readable(_native.cbor_decode(data))}
+    node = {"kind": kind_name(row.kind), "value": readable(_native.cbor_decode(data))}
     return iter([json.dumps(node, indent=2).encode() + b"\n"]), node
 
 
@@ -97,6 +118,8 @@ def readable(value: Any) -> Any:
     match value:
         case _native.Ref():
             return {"ref": value.id.hex()}
+        case float() if not isfinite(value):
+            return {"float": str(value)}
         case bytes():
             try:
                 return {"bytes": value.decode()} if value.decode().isprintable() else {"hex": value.hex()}
@@ -113,10 +136,9 @@ def _write_whole(target: Path, parts: Iterator[bytes]) -> None:
     """Under another name first, so that a reader never sees a part of it."""
     import tempfile
 
-    try:
-        descriptor, new = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise PathNotFound(f"{target.parent}: {error.strerror}") from error
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder", hint="-o takes a file's name")
+    descriptor, new = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             for part in parts:
@@ -134,31 +156,39 @@ def _write_whole(target: Path, parts: Iterator[bytes]) -> None:
 
 @verb("has")
 @click.argument("hash_text", metavar="HASH")
-def has(hash_text: str, as_json: bool, repo: Path | None) -> Any:
-    """Whether an object is there: exit 0 if it is, 1 if not."""
+def has(hash_text: str, call: "Call", repo: Path | None) -> Any:
+    """Whether an object is there: exit 0 if it is, 1 if not.
+
+    Example: fusecas has $(b3sum --no-names FILE) || fusecas put FILE
+    """
     with reading(repo) as snapshot:
         try:
             found: bytes | None = resolve_object(snapshot, hash_text)
-        except NotFound:
+        except ObjectNotFound:
             found = None
-    if not as_json:
+    if not call.as_json:
         print("no" if found is None else "yes")
     return {"has": found is not None, "hash": output.hex_or_none(found)}, int(found is None)
 
 
 @verb("hash")
 @click.argument("file", metavar="FILE|-")
-def hash_file(file: str, as_json: bool, repo: Path | None) -> Any:
-    """The id that FILE's bytes have: what `b3sum FILE` prints. Stores nothing; needs no repository."""
+def hash_file(file: str, call: "Call", repo: Path | None) -> Any:
+    """The id that FILE's bytes have: what `b3sum FILE` prints. Stores nothing; needs no repository.
+
+    Example: fusecas hash a.txt
+    """
     from fusecas import _native
 
     writer, size = _native.ContentWriter(), 0
-    with opened_file(file) as source:
+    with opened_file(file) as source, progress("hashing", output.size_text) as tell:
         while data := source.read(READ_SIZE):
             writer.feed(_native.Batch(), data)
             size += len(data)
+            if tell is not None:
+                tell(size)
     content, _ = writer.finish(_native.Batch())
-    if not as_json:
+    if not call.as_json:
         print(content.hex())
     return {"hash": content.hex(), "size": size}
 
@@ -166,27 +196,34 @@ def hash_file(file: str, as_json: bool, repo: Path | None) -> Any:
 @verb("abbrev")
 @click.argument("hash_text", metavar="HASH")
 @click.option("--min", "minimum", type=click.IntRange(4, 64), default=4, help="At least so many digits.")
-def abbrev(hash_text: str, minimum: int, as_json: bool, repo: Path | None) -> Any:
-    """The shortest prefix that names this object and no other."""
+def abbrev(hash_text: str, minimum: int, call: "Call", repo: Path | None) -> Any:
+    """The shortest prefix that names this object and no other.
+
+    Example: fusecas abbrev @
+    """
     with reading(repo) as snapshot:
         object_id = resolve_object(snapshot, hash_text)
         found = snapshot.abbreviate(object_id, minimum)
-    if not as_json:
+    if not call.as_json:
         print(found)
     return {"hash": object_id.hex(), "abbrev": found}
 
 
-def _kinds(snapshot: "Snapshot", ids: "Iterator[bytes]") -> Iterator[tuple[bytes, str]]:
+def kind_name(kind: int) -> str:
     from fusecas.store.ids import Kind
 
-    for each in ids:
-        row = snapshot.row(each)
-        known = row is not None and row.kind in set(Kind)
-        yield each, Kind(row.kind).name.lower() if row is not None and known else "chunk" if row is None else "unknown"
+    return Kind(kind).name.lower() if kind in set(Kind) else f"kind {kind}"
 
 
-def _print_ids(listed: list[tuple[bytes, str]], as_json: bool) -> Any:
-    if not as_json:
+def kind_of(snapshot: "Snapshot", object_id: bytes) -> str:
+    """Of the empty content too, which has no row."""
+    from fusecas.store.ids import EMPTY_CONTENT, Kind
+
+    return kind_name(Kind.CHUNK if object_id == EMPTY_CONTENT else snapshot.needed_row(object_id).kind)
+
+
+def _print_ids(listed: Sequence[tuple[bytes, str]], call: "Call") -> Any:
+    if not call.as_json:
         output.print_table([each.hex(), output.paint(kind, "dim")] for each, kind in listed)
     return [{"hash": each.hex(), "kind": kind} for each, kind in listed]
 
@@ -197,25 +234,31 @@ KEYS: dict[str, Any] = {"hash": lambda each: each[0], "kind": lambda each: each[
 @verb("closure")
 @click.argument("refs", nargs=-1, required=True, metavar="REF...")
 @list_options(*KEYS)
-def closure(refs: tuple[str, ...], as_json: bool, repo: Path | None, **choice: Any) -> Any:
-    """Every object that REF needs, itself included, each once."""
-    from fusecas.store.walk import closure as close
+def closure(refs: tuple[str, ...], call: "Call", repo: Path | None, **choice: Any) -> Any:
+    """Every object that REF needs, itself included, each once.
+
+    Example: fusecas closure v1.0 --sort kind
+    """
+    from fusecas.store.walk import walk
 
     with reading(repo) as snapshot:
         roots = [resolve_object(snapshot, each) for each in refs]
-        listed = chosen(_kinds(snapshot, close(snapshot, roots)), KEYS, **choice)  # type: ignore[arg-type]
-    return _print_ids(listed, as_json)
+        listed = chosen(((each, kind_name(kind)) for each, kind in walk(snapshot, roots)), KEYS, **choice)
+    return _print_ids(listed, call)
 
 
 @verb("refs")
 @click.argument("hash_text", metavar="HASH")
 @list_options(*KEYS)
-def refs_verb(hash_text: str, as_json: bool, repo: Path | None, **choice: Any) -> Any:
-    """What an object refers to."""
+def refs_verb(hash_text: str, call: "Call", repo: Path | None, **choice: Any) -> Any:
+    """What an object refers to.
+
+    Example: fusecas refs @
+    """
     with reading(repo) as snapshot:
         found = snapshot.refs_of(resolve_object(snapshot, hash_text))
-        listed = chosen(_kinds(snapshot, iter(found)), KEYS, **choice)
-    return _print_ids(listed, as_json)
+        listed = chosen(((each, kind_of(snapshot, each)) for each in found), KEYS, **choice)
+    return _print_ids(listed, call)
 
 
 COMMANDS = {

@@ -8,15 +8,32 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.common import chosen, list_options, reading, verb
-from fusecas.errors import RefNotFound
+from fusecas.errors import RefNotFound, UsageError
 
 if TYPE_CHECKING:
+    from fusecas.cli.call import Call
+    from fusecas.store.snapshot import Snapshot
     from fusecas.store.tables import Operation
 
 
-@click.group("op")
-def op() -> None:
+class OperationVerbs(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            near = output.nearest(args[0], self.commands)
+            raise UsageError(f"no verb 'op {args[0]}'", hint=near or "fusecas op --help lists the verbs")
+        return super().resolve_command(ctx, args)
+
+
+@click.command("op", cls=OperationVerbs, invoke_without_command=True)
+@click.pass_context
+def op(ctx: click.Context) -> None:
     """What was done to this repository, by whom and when."""
+    from fusecas.cli.program import explain
+
+    if ctx.invoked_subcommand is None:
+        explain(ctx)
 
 
 def words(operation: "Operation") -> str:
@@ -40,8 +57,11 @@ def fields(operation: "Operation") -> dict[str, Any]:
 @verb("op log")
 @click.argument("ref", required=False)
 @list_options("number", "time", "verb", "actor")
-def log(ref: str | None, as_json: bool, repo: Path | None, **choice: Any) -> Any:
-    """Operations, newest first; of one workspace or tag only, if REF names it."""
+def log(ref: str | None, call: "Call", repo: Path | None, **choice: Any) -> Any:
+    """Operations, newest first; of one workspace or tag only, if REF names it.
+
+    Example: fusecas op log main --limit 5
+    """
     keys: dict[str, Any] = {
         "number": lambda each: each.number,
         "time": lambda each: each.time,
@@ -49,23 +69,9 @@ def log(ref: str | None, as_json: bool, repo: Path | None, **choice: Any) -> Any
         "actor": lambda each: each.actor,
     }
     with reading(repo) as snapshot:
-        if ref is None:
-            found = snapshot.operations_back()
-        else:
-            name = ref.removeprefix("ws:")
-            full = next(
-                (
-                    each
-                    for each in (f"tags/{name}", f"heads/{name}")
-                    if next(snapshot.ref_operations_back(each), None) is not None
-                ),
-                None,
-            )
-            if full is None:
-                raise RefNotFound(f"no workspace or tag {name!r} has ever been here")
-            found = snapshot.ref_operations_back(full)
+        found = snapshot.operations_back() if ref is None else snapshot.ref_operations_back(full_name(snapshot, ref))
         listed = chosen(found, keys, **choice)
-    if not as_json:
+    if not call.as_json:
         output.print_table(
             (
                 [
@@ -73,13 +79,26 @@ def log(ref: str | None, as_json: bool, repo: Path | None, **choice: Any) -> Any
                     output.paint(output.time_text(each.time), "dim"),
                     output.printable(each.actor),
                     each.verb,
-                    output.printable(words(each)),
+                    output.first_line(words(each)),
                 ]
                 for each in listed
             ),
             right=(0,),
         )
     return [fields(each) for each in listed]
+
+
+def full_name(snapshot: "Snapshot", text: str) -> str:
+    """The ref that `text` names or once named: a tag, else a workspace (`@`: the one we are in)."""
+    from fusecas.store import heads, revisions, tags
+
+    name = heads.DEFAULT if text == "@" else text.removeprefix("ws:")
+    spaces = (heads.NAMESPACE,) if text.startswith(("ws:", "@")) else (tags.NAMESPACE, heads.NAMESPACE)
+    for space in spaces:
+        if next(snapshot.ref_operations_back(space + name), None) is not None:
+            return space + name
+    known = revisions.known_names(snapshot)
+    raise RefNotFound(f"no workspace or tag {name!r} has ever been here", details={"name": name, "known": known})
 
 
 op.add_command(log, "log")

@@ -1,34 +1,38 @@
 """How answers are printed: one JSON document, or text for people: aligned, coloured on a terminal, plain when piped."""
 
+import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fusecas.errors import FusecasError, RefNotFound
+from fusecas.errors import (
+    DiskFull,
+    EnvironmentProblem,
+    FusecasError,
+    PathNotFound,
+    PermissionProblem,
+    RefNotFound,
+)
+
+if TYPE_CHECKING:
+    from fusecas.cli.call import Call
 
 VERSION = 1
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "dim": 2, "bold": 1}
+PAINTED = re.compile("\033\\[[0-9]*m")
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-def wants_json(words: Sequence[str]) -> bool:
-    before_paths = words[: words.index("--")] if "--" in words else words
-    return "--json" in before_paths
-
-
 def print_json(verb: str, result: Any) -> None:
-    import json
-
-    print(json.dumps({"v": VERSION, "verb": verb, "ok": True, "result": result}))
+    _print_document({"v": VERSION, "verb": verb, "ok": True, "result": result})
 
 
-def report_error(error: FusecasError, words: Sequence[str], as_json: bool) -> int:
-    """Say what went wrong and what to do next; returns the exit code."""
-    hint = error.hint or _nearest(error)
-    if as_json:
-        import json
-
+def report_error(call: "Call", error: FusecasError) -> None:
+    """Say what went wrong and what to do next."""
+    hint = error.hint or _nearest_name(error)
+    if call.as_json:
         problem = {
             "code": error.code,
             "message": error.message,
@@ -36,23 +40,51 @@ def report_error(error: FusecasError, words: Sequence[str], as_json: bool) -> in
             "exit": error.exit_code,
             "details": error.details,
         }
-        verb = next((word for word in words if not word.startswith("-")), None)
-        print(json.dumps({"v": VERSION, "verb": verb, "ok": False, "error": problem}))
+        _print_document({"v": VERSION, "verb": call.verb, "ok": False, "error": problem})
     else:
+        sys.stdout.flush()
         print(f"{paint('fusecas:', 'red', sys.stderr)} {printable(error.message)}", file=sys.stderr)
         if hint:
             print(f"  {printable(hint)}", file=sys.stderr)
-    return error.exit_code
 
 
-def _nearest(error: FusecasError) -> str | None:
+def _print_document(document: dict[str, Any]) -> None:
+    import json
+
+    # Arguments that are not UTF-8 may be in it, as lone surrogates, at which readers of JSON would choke.
+    text = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    write_bytes(text.encode() + b"\n")
+
+
+def _nearest_name(error: FusecasError) -> str | None:
     known = error.details.get("known")
     if not isinstance(error, RefNotFound) or not isinstance(known, list):
         return None
+    return nearest(str(error.details.get("name")), known)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """A hint, if something like this word is known."""
     from difflib import get_close_matches
 
-    near = get_close_matches(str(error.details.get("name")), known, 1)
+    near = get_close_matches(word, list(known), 1)
     return f"did you mean {near[0]}?" if near else None
+
+
+def of_system(error: OSError) -> FusecasError:
+    """A file or a device that the system refused, as one of our errors."""
+    import errno
+
+    message = error.strerror or str(error)
+    if error.filename is not None:
+        message = f"{path_text(os.fsencode(error.filename))}: {message}"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        return PathNotFound(message)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PermissionProblem(message)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(message)
+    return EnvironmentProblem(message)
 
 
 # ---- text
@@ -62,8 +94,18 @@ def is_terminal(stream: Any = None) -> bool:
     return bool((stream or sys.stdout).isatty())
 
 
+def is_coloured(stream: Any = None) -> bool:
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def never_fail_to_encode() -> None:
+    """What a terminal's encoding lacks is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def paint(text: str, colour: str, stream: Any = None) -> str:
-    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+    if not is_coloured(stream):
         return text
     return f"\033[{COLOURS[colour]}m{text}\033[0m"
 
@@ -101,6 +143,20 @@ def hex_or_none(object_id: bytes | None) -> str | None:
     return None if object_id is None else object_id.hex()
 
 
+def instruction_fields(instruction: str) -> dict[str, str]:
+    return path_fields(instruction.encode(errors="surrogateescape"), "instruction")
+
+
+def first_line(text: str) -> str:
+    """The first line of a message or a command, for a list."""
+    line, _, rest = text.strip().partition("\n")
+    return printable(line) + (" …" if rest else "")
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def size_text(size: int) -> str:
     number = float(size)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
@@ -124,16 +180,15 @@ def time_text(time: int | None) -> str:
         return "just now"
     for limit, unit, name in ((MINUTE, 1, "second"), (HOUR, MINUTE, "minute"), (DAY, HOUR, "hour")):
         if seconds < limit:
-            number = int(seconds // unit)
-            return f"{number} {name}{'s' * (number != 1)} ago"
+            return f"{count(int(seconds // unit), name)} ago"
     days = int(seconds // DAY)
-    return f"{days} day{'s' * (days != 1)} ago" if days < 60 else moment.date().isoformat()
+    return f"{count(days, 'day')} ago" if days < 60 else moment.astimezone().date().isoformat()
 
 
-def time_fields(time: int | None) -> dict[str, Any]:
+def time_fields(time: int | None, name: str = "time") -> dict[str, Any]:
     if time is None:
-        return {"time": None, "time_ns": None}
-    return {"time": time // 1_000_000, "time_ns": str(time)}
+        return {name: None, f"{name}_ns": None}
+    return {name: time // 1_000_000, f"{name}_ns": str(time)}
 
 
 def print_table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -152,15 +207,12 @@ def print_table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Non
 
 def visible(text: str) -> int:
     """How many columns a cell takes, colours left out."""
-    length, inside = 0, False
-    for each in text:
-        if each == "\033":
-            inside = True
-        elif inside:
-            inside = each != "m"
-        else:
-            length += 1
-    return length
+    plain = PAINTED.sub("", text)
+    if plain.isascii():
+        return len(plain)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in plain)
 
 
 def note(message: str) -> None:
@@ -169,4 +221,6 @@ def note(message: str) -> None:
 
 
 def write_bytes(data: bytes) -> None:
+    """Between lines that were printed, in order."""
+    sys.stdout.flush()
     sys.stdout.buffer.write(data)

@@ -2,18 +2,26 @@
 
 import os
 import stat as stat_bits
+from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from fusecas.cli import output
 from fusecas.cli.common import chosen, list_options, reading, resolve, verb
-from fusecas.errors import PathNotFound, UsageError
+from fusecas.errors import PathNotFound, RefNotFound, UsageError
+from fusecas.store import trees
+from fusecas.store.ids import EMPTY_CONTENT
 
 if TYPE_CHECKING:
+    from fusecas.cli.call import Call
     from fusecas.store.diff import Change
+    from fusecas.store.ids import TimesId
     from fusecas.store.kinds import Entry
+    from fusecas.store.patch import Stat
+    from fusecas.store.revisions import Revision
     from fusecas.store.snapshot import Snapshot
 
 KIND_NAMES = ("", "file", "directory", "symlink", "fifo", "socket", "character", "block")
@@ -29,24 +37,61 @@ KIND_BITS = (
 )
 
 
-def at_path(text: str) -> tuple[str, bytes]:
-    from fusecas.store.revisions import split_path
+class Listed(NamedTuple):
+    path: bytes
+    entry: "Entry"
+    mtime: int | None
 
-    ref, path = split_path(text)
-    return ref or "@", path or b""
+
+def find(snapshot: "Snapshot", where: str) -> "tuple[Revision, bytes, Entry]":
+    """The revision and the path that REF:PATH names, and what is there."""
+    from fusecas.store import revisions
+
+    ref, at = revisions.split_path(where)
+    path = at or b""
+    try:
+        revision = resolve(snapshot, ref or "@")
+    except RefNotFound as error:
+        if at is None and trees.lookup(snapshot, resolve(snapshot, "@").state, os.fsencode(ref).strip(b"/")):
+            error.hint = f"did you mean @:{ref}?"
+        raise
+    entry = trees.lookup(snapshot, revision.state, path)
+    if entry is None:
+        raise _no_path(snapshot, revision, path)
+    return revision, path, entry
 
 
-def entry_fields(path: bytes, entry: "Entry") -> dict[str, Any]:
+def _no_path(snapshot: "Snapshot", revision: "Revision", path: bytes) -> PathNotFound:
+    """Names the nearest name in the directory where it should be, if that is there."""
+    from itertools import islice
+
+    above, _, name = path.rpartition(b"/")
+    directory = trees.lookup(snapshot, revision.state, above)
+    hint = None
+    if directory is not None and directory.is_directory:
+        names = [output.path_text(each.name) for each in islice(trees.entries(snapshot, directory.target), 10_000)]
+        hint = output.nearest(output.path_text(name), names)
+    shown = output.path_text(path)
+    return PathNotFound(f"no {shown} in {revision.text}", hint=hint, details=dict(output.path_fields(path)))
+
+
+def entry_fields(listed: Listed) -> dict[str, Any]:
+    path, entry, mtime = listed
     fields = {
         **output.path_fields(path),
         "kind": KIND_NAMES[entry.kind],
         "mode": f"{entry.mode:04o}",
         "size": entry.size if entry.kind in (1, 2) else 0,
+        **output.time_fields(mtime, "mtime"),
     }
     if entry.kind == 2:
         fields["entries"] = entry.count
+    if entry.kind in (6, 7):
+        fields["device"] = [entry.size, entry.count]
     if entry.kind == 3:
         fields.update(output.path_fields(entry.target or b"", "target"))
+    elif entry.kind == 1:
+        fields["hash"] = (entry.target or EMPTY_CONTENT).hex()
     elif entry.target is not None:
         fields["hash"] = entry.target.hex()
     return fields
@@ -57,37 +102,62 @@ def entry_fields(path: bytes, entry: "Entry") -> dict[str, Any]:
 @click.option("-l", "--long", "is_long", is_flag=True, help="Modes, sizes, hashes.")
 @click.option("-R", "--recursive", is_flag=True, help="Everything below, too.")
 @click.option("-z", "zero", is_flag=True, help="Raw names, each ended by NUL.")
-@list_options("name", "size", "kind")
-def ls(where: str, is_long: bool, recursive: bool, zero: bool, as_json: bool, repo: Path | None, **choice: Any) -> Any:
+@list_options("name", "size", "kind", "time")
+def ls(where: str, is_long: bool, recursive: bool, zero: bool, call: "Call", repo: Path | None, **choice: Any) -> Any:
     """What is in a directory of a layer.
 
     Example: fusecas ls -l @~1:src
     """
-    from fusecas.store import trees
-
     keys: dict[str, Any] = {
         "name": lambda each: each.path,
         "size": lambda each: each.entry.size,
         "kind": lambda each: each.entry.kind,
+        "time": lambda each: each.mtime or 0,
     }
-    ref, path = at_path(where)
     with reading(repo) as snapshot:
-        entry = trees.needed(snapshot, resolve(snapshot, ref).state, path)
-        if not entry.is_directory:
-            found = iter([trees.Placed(path.rpartition(b"/")[2], entry)])
-        elif recursive:
-            found = trees.walk(snapshot, entry.target)
-        else:
-            found = (trees.Placed(each.name, each) for each in trees.entries(snapshot, entry.target))
-        listed = chosen(found, keys, **choice)
-    if zero:
+        listed = chosen(_listed(snapshot, *find(snapshot, where), recursive=recursive), keys, **choice)
+    if zero and not call.as_json:
         output.write_bytes(b"".join(each.path + b"\0" for each in listed))
-    elif not as_json and is_long:
-        output.print_table((_long_row(path, entry) for path, entry in listed), right=(1,))
-    elif not as_json:
+    elif not call.as_json and is_long:
+        output.print_table((_long_row(each) for each in listed), right=(1,))
+    elif not call.as_json:
         for each in listed:
             print(_name(each.path, each.entry))
-    return [entry_fields(each.path, each.entry) for each in listed]
+    return [entry_fields(each) for each in listed]
+
+
+def _listed(
+    snapshot: "Snapshot", revision: "Revision", path: bytes, entry: "Entry", recursive: bool
+) -> Iterator[Listed]:
+    """What is in the directory at `path`; the file itself, if it is one."""
+    above, _, name = path.rpartition(b"/")
+    if entry.is_directory:
+        yield from _in_directory(snapshot, entry.target, _times_at(snapshot, revision.times, path), b"", recursive)
+    else:
+        times = _times_at(snapshot, revision.times, above)
+        yield Listed(name, entry, trees.Times(snapshot, times, name).of(name).mtime)
+
+
+def _times_at(snapshot: "Snapshot", times: "TimesId | None", path: bytes) -> "TimesId | None":
+    for name in path.split(b"/") if path else ():
+        times = trees.Times(snapshot, times, name).of(name).child
+    return times
+
+
+def _in_directory(
+    snapshot: "Snapshot", tree: bytes | None, times: "TimesId | None", above: bytes, recursive: bool
+) -> Iterator[Listed]:
+    stack = [(above, trees.entries(snapshot, tree), trees.Times(snapshot, times))]
+    while stack:
+        above, entries, known = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        place, timed = trees.join(above, entry.name), known.of(entry.name)
+        yield Listed(place, entry, timed.mtime)
+        if recursive and entry.is_directory:
+            stack.append((place, trees.entries(snapshot, entry.target), trees.Times(snapshot, timed.child)))
 
 
 def _name(path: bytes, entry: "Entry") -> str:
@@ -99,47 +169,49 @@ def _name(path: bytes, entry: "Entry") -> str:
     return output.paint(name, "green") if entry.is_file and entry.mode & 0o111 else name
 
 
-def _long_row(path: bytes, entry: "Entry") -> list[str]:
+def _long_row(listed: Listed) -> list[str]:
+    path, entry, mtime = listed
     size = f"{entry.size},{entry.count}" if entry.kind in (6, 7) else str(entry.size)
     name = _name(path, entry)
     if entry.kind == 3:
         name += " -> " + output.path_text(entry.target or b"")
-    has_id = entry.target is not None and entry.kind in (1, 2)
+    content = entry.target if entry.kind == 2 else entry.target or EMPTY_CONTENT if entry.kind == 1 else None
     return [
         stat_bits.filemode(KIND_BITS[entry.kind] | entry.mode),
         size,
-        output.paint(output.short(entry.target) if has_id else "-" * 12, "dim"),
+        output.paint(output.time_text(mtime), "dim"),
+        output.paint(output.short(content) or "-" * 12, "dim"),
         name,
     ]
 
 
 @verb("cat")
 @click.argument("where", metavar="REF:PATH")
-def cat(where: str, as_json: bool, repo: Path | None) -> Any:
+def cat(where: str, call: "Call", repo: Path | None) -> Any:
     """A file's bytes, as they were in a layer.
 
     Example: fusecas cat v1.0:config.toml
     """
-    from fusecas.store import trees
+    from fusecas.store.revisions import split_path
 
-    ref, path = at_path(where)
-    if not path:
-        raise UsageError(f"{where!r} names no file", hint="fusecas cat REF:PATH")
+    if not split_path(where)[1]:
+        raise UsageError(f"{where!r} names no file", hint=f"fusecas cat REF:PATH, such as @:{where.strip(':')}")
     with reading(repo) as snapshot:
-        entry = trees.needed(snapshot, resolve(snapshot, ref).state, path)
+        revision, path, entry = find(snapshot, where)
         if not entry.is_file:
             raise PathNotFound(f"{output.path_text(path)} is a {KIND_NAMES[entry.kind]}, not a file")
-        if as_json:
+        if call.as_json:
             data = b"" if entry.target is None else snapshot.read_content(entry.target)
-            return {**entry_fields(path, entry), **output.path_fields(data, "content")}
+            (listed,) = _listed(snapshot, revision, path, entry, recursive=False)
+            return {**entry_fields(listed._replace(path=path)), **output.path_fields(data, "content")}
         if entry.target is not None:
             for part in snapshot.iter_content(entry.target):
                 output.write_bytes(part)
     return None
 
 
-@verb("diff")
-@click.argument("refs", nargs=-1, metavar="[A [B]] [-- PATH...]", type=click.UNPROCESSED)
+@verb("diff", takes_paths=True)
+@click.argument("refs", nargs=-1, metavar="[A [B]] [--] [PATH...]")
 @click.option("--stat", "show", flag_value="stat", help="How many lines of each path changed.")
 @click.option("--name-only", "show", flag_value="name", help="Only the paths.")
 @click.option("-p", "--patch", "show", flag_value="patch", help="The changed lines, as git apply wants them.")
@@ -154,8 +226,9 @@ def diff(
     exit_code: bool,
     no_renames: bool,
     zero: bool,
-    as_json: bool,
+    call: "Call",
     repo: Path | None,
+    paths: tuple[str, ...] = (),
 ) -> Any:
     """What differs between A and B (default: from the head to what is uncommitted).
 
@@ -165,18 +238,19 @@ def diff(
     """
     from fusecas.store.diff import FILES, META, diff_states
 
-    a, b, paths = _operands(refs)
+    refs, paths = refs[:2], refs[2:] + paths
+    a, b = (*refs, *("@", "@live")[len(refs) :]) if len(refs) != 1 else (refs[0], "@live")
     kinds = {"files": FILES, "meta": META, None: FILES | META}[only]
     with reading(repo) as snapshot:
         found = diff_states(
             snapshot,
-            resolve(snapshot, a).state,
-            resolve(snapshot, b).state,
+            _operand(snapshot, a).state,
+            _operand(snapshot, b).state,
             paths=[os.fsencode(each) for each in paths],
             renames=not no_renames,
         )
         changes = [each for each in found if each.kinds & kinds]
-        if not as_json:
+        if not call.as_json:
             _print_changes(snapshot, changes, show, zero)
         result = {
             "added": [_change_fields(each) for each in changes if "added" in each.kinds],
@@ -187,20 +261,13 @@ def diff(
     return result, int(exit_code and bool(changes))
 
 
-def _operands(words: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
-    """A, B and paths. What follows the second word are paths; before it, `--` may end the refs."""
-    import sys
-
-    typed = sys.argv[1:]
-    refs: tuple[str, ...] = words
-    paths: tuple[str, ...] = ()
-    if "--" in typed:
-        count = len(typed) - typed.index("--") - 1
-        refs, paths = words[: len(words) - count], words[len(words) - count :]
-    if len(refs) > 2:
-        refs, paths = refs[:2], refs[2:] + paths
-    a, b = (*refs, *("@", "@live")[len(refs) :]) if len(refs) != 1 else (refs[0], "@live")
-    return a, b, paths
+def _operand(snapshot: "Snapshot", text: str) -> "Revision":
+    try:
+        return resolve(snapshot, text)
+    except RefNotFound as error:
+        if trees.lookup(snapshot, resolve(snapshot, "@").state, os.fsencode(text).strip(b"/")) is not None:
+            error.hint = "paths come after --"
+        raise
 
 
 def _change_fields(change: "Change") -> dict[str, Any]:
@@ -223,7 +290,7 @@ def _print_changes(snapshot: "Snapshot", changes: "list[Change]", show: str | No
             for line in patch.patch(snapshot, each):
                 _print_patch_line(line)
     elif show == "stat":
-        _print_stat([patch.stat(snapshot, each) for each in changes])
+        _print_stat([(_names_text(each), patch.stat(snapshot, each)) for each in changes])
     else:
         for each in changes:
             print(_summary(each))
@@ -235,9 +302,7 @@ def _summary(change: "Change") -> str:
     letter = patch.letter(change)
     colour = {"A": "green", "D": "red", "R": "cyan"}.get(letter, "yellow")
     entry = change.new or change.old
-    name = (output.path_text(change.path) or ".") + ("/" if entry is not None and entry.is_directory else "")
-    if change.old_path is not None:
-        name = f"{output.path_text(change.old_path)} -> {name}"
+    name = _names_text(change) + ("/" if entry is not None and entry.is_directory else "")
     details = patch.attributes(change)
     return f"{output.paint(letter, colour)} {name}" + (f"  ({', '.join(details)})" if details else "")
 
@@ -245,30 +310,35 @@ def _summary(change: "Change") -> str:
 def _print_patch_line(line: bytes) -> None:
     colours = {b"+": "green", b"-": "red", b"@": "cyan"}
     colour = colours.get(line[:1])
-    if colour is None or not output.is_terminal() or os.environ.get("NO_COLOR"):
+    if colour is None or not output.is_coloured():
         output.write_bytes(line)
         return
     text = line.rstrip(b"\n").decode(errors="replace")
     output.write_bytes((output.paint(text, colour) + "\n").encode())
 
 
-def _print_stat(stats: "list[Any]") -> None:
-    widest = max((each.added + each.removed for each in stats if each.added is not None), default=0)
+def _names_text(change: "Change") -> str:
+    name = output.path_text(change.path) or "."
+    return name if change.old_path is None else f"{output.path_text(change.old_path)} -> {name}"
+
+
+def _print_stat(stats: "list[tuple[str, Stat]]") -> None:
+    widest = max((each.added + (each.removed or 0) for _, each in stats if each.added is not None), default=0)
     scale = min(1.0, 40 / widest) if widest else 1.0
     rows = []
-    for each in stats:
-        name = output.path_text(each.path) or "."
-        if each.added is None:
+    for name, each in stats:
+        if each.added is None or each.removed is None:
             sizes = f"{output.size_text(each.old_size)} -> {output.size_text(each.new_size)}"
             rows.append([name, "|", "", f"binary {sizes}"])
             continue
-        plus = output.paint("+" * round(each.added * scale), "green")
-        minus = output.paint("-" * round(each.removed * scale), "red")
+        plus = output.paint("+" * ceil(each.added * scale), "green")
+        minus = output.paint("-" * ceil(each.removed * scale), "red")
         rows.append([name, "|", str(each.added + each.removed), plus + minus])
     output.print_table(rows, right=(2,))
-    added = sum(each.added or 0 for each in stats)
-    removed = sum(each.removed or 0 for each in stats)
-    print(f"{len(stats)} paths changed, {added} lines added, {removed} removed")
+    added = sum(each.added or 0 for _, each in stats)
+    removed = sum(each.removed or 0 for _, each in stats)
+    if stats:
+        print(f"{output.count(len(stats), 'path')} changed, {output.count(added, 'line')} added, {removed} removed")
 
 
 COMMANDS = {"ls": ls, "cat": cat, "diff": diff}

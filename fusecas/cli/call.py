@@ -1,0 +1,40 @@
+"""One call of the program: what was typed, and what every verb must know of it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import click
+
+
+class Call:
+    """Belongs to the context of click. `verb` is known once its words were read, `repo` if it stood before it."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = list(words)
+        self.verb: str | None = None
+        self.repo: Path | None = None
+        # Asked of the words themselves: a call that can't be parsed is answered in JSON too.
+        self.as_json = self._flag("--json")
+        self.debug = self._flag("--debug")
+
+    @classmethod
+    def of(cls, context: click.Context) -> Self:
+        call = context.find_object(cls)
+        assert call is not None, "every context is made with its call"
+        return call
+
+    def _flag(self, name: str) -> bool:
+        before_paths = self.words[: self.words.index("--")] if "--" in self.words else self.words
+        return name in before_paths
+
+    def deed(self) -> tuple[tuple[bytes, ...], str]:
+        """(argv, actor) for an operation: what was typed, and by whom."""
+        import getpass
+
+        try:
+            actor = getpass.getuser()
+        except (KeyError, OSError):
+            actor = str(os.getuid())
+        return tuple(os.fsencode(each) for each in self.words), actor
