@@ -50,8 +50,8 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Lent {
             let slice = bytes.as_bytes();
             return Ok(Lent::Bytes(bytes.to_owned().unbind(), slice.as_ptr() as usize, slice.len()));
         }
-        let buffer = PyBuffer::<u8>::get(&object)
-            .map_err(|_| PyTypeError::new_err("bytes or a buffer of bytes is needed"))?;
+        let buffer =
+            PyBuffer::<u8>::get(&object).map_err(|_| PyTypeError::new_err("bytes or a buffer of bytes is needed"))?;
         if !buffer.is_c_contiguous() {
             return Err(PyBufferError::new_err("the buffer is not contiguous"));
         }

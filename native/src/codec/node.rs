@@ -477,12 +477,9 @@ fn read_leaf<'a>(reader: &mut Reader<'a>, shape: Shape) -> Result<Entry<'a>> {
     Ok(match shape {
         Shape::Links => Entry::Links { path: key, group: reader.bytes()? },
         Shape::Times => Entry::Times { name: key, mtime: reader.int()?, child: read_child(reader)? },
-        Shape::Inodes => Entry::Inodes {
-            name: key,
-            number: reader.unsigned()?,
-            ctime: reader.int()?,
-            child: read_child(reader)?,
-        },
+        Shape::Inodes => {
+            Entry::Inodes { name: key, number: reader.unsigned()?, ctime: reader.int()?, child: read_child(reader)? }
+        }
         Shape::Map => Entry::Map { key, value: read_raw(reader)? },
         Shape::Log => Entry::Log { key, value: read_raw(reader)?, chain: reader.bytes()? },
         Shape::Tree => unreachable!("returned above"),

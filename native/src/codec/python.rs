@@ -12,12 +12,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 
-pyo3::create_exception!(
-    _native,
-    FormatError,
-    PyValueError,
-    "Bytes or values that docs/format.md does not allow."
-);
+pyo3::create_exception!(_native, FormatError, PyValueError, "Bytes or values that docs/format.md does not allow.");
 
 impl From<CoreError> for PyErr {
     fn from(error: CoreError) -> PyErr {
@@ -97,8 +92,7 @@ pub fn to_value(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
     if let Ok(map) = object.cast::<PyDict>() {
         let mut pairs = Vec::with_capacity(map.len());
         for (key, item) in map.iter() {
-            let key: String =
-                key.extract().map_err(|_| FormatError::new_err("the key of a map that is not text"))?;
+            let key: String = key.extract().map_err(|_| FormatError::new_err("the key of a map that is not text"))?;
             pairs.push((key, to_value(&item, depth + 1)?));
         }
         return Ok(Value::Map(pairs));
@@ -205,7 +199,10 @@ fn bytes_or_none<'a>(tuple: &'a Bound<'_, PyTuple>, at: usize) -> PyResult<Optio
 }
 
 fn number_of(tuple: &Bound<'_, PyTuple>, at: usize) -> PyResult<u64> {
-    tuple.get_borrowed_item(at)?.extract::<u64>().map_err(|_| FormatError::new_err("a number below 0 or beyond 64 bits"))
+    tuple
+        .get_borrowed_item(at)?
+        .extract::<u64>()
+        .map_err(|_| FormatError::new_err("a number below 0 or beyond 64 bits"))
 }
 
 fn time_of(tuple: &Bound<'_, PyTuple>, at: usize) -> PyResult<i128> {
@@ -310,13 +307,7 @@ fn encode_level<'py>(
     Ok(nodes
         .iter()
         .map(|each| {
-            (
-                PyBytes::new(py, &each.id),
-                PyBytes::new(py, &each.data),
-                PyBytes::new(py, &each.last),
-                each.n,
-                each.bytes,
-            )
+            (PyBytes::new(py, &each.id), PyBytes::new(py, &each.data), PyBytes::new(py, &each.last), each.n, each.bytes)
         })
         .collect())
 }
