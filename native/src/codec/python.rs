@@ -335,8 +335,11 @@ fn pack_row<'py>(
     PyBytes::new(py, &row::pack_row(&Row { kind, codec, n, pack, offset, stored, size, created }))
 }
 
+/// The fields of a row in their order: kind, codec, n, pack, offset, stored, size, created.
+type RowFields = (u8, u8, u64, u64, u64, u64, u64, u64);
+
 #[pyfunction]
-fn unpack_row(data: Lent) -> PyResult<(u8, u8, u64, u64, u64, u64, u64, u64)> {
+fn unpack_row(data: Lent) -> PyResult<RowFields> {
     let row = row::unpack_row(data.as_slice())?;
     Ok((row.kind, row.codec, row.n, row.pack, row.offset, row.stored, row.size, row.created))
 }
