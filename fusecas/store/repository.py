@@ -14,7 +14,7 @@ from fusecas.store.store import Store
 
 FOLDER = ".fusecas"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-CONFIGURATION = "# Local configuration of this repository. See docs/config.md.\n"
+CONFIGURATION = "# Local configuration of this repository.\n"
 
 
 class Repository:

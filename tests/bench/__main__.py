@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.bench.measure import Bench
 
+NO_BENCHMARKS = ("__main__", "measure", "stream")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -23,7 +25,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp"), help="a folder on the disk to measure on")
     options = parser.parse_args()
-    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__main__", "measure"))
+    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NO_BENCHMARKS)
     if not options.names:
         print("\n".join(known))
         return 0

@@ -1,15 +1,18 @@
 """The store beside restic, and its own costs as the tree grows. Needs Debian's package restic.
 
 Parts: files (many small files), binaries, edited (a large file changed in places), refill, small (20 000 files),
-byte (one byte of 1 GiB), commit (one file of a million), start (whole processes), mark (a gc of a million objects).
+stream (2 GiB through `put`), byte (one byte of 1 GiB), commit (one file of a million), start (whole processes), mark (a
+gc of a million objects).
 """
 
 import os
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 from fusecas import _native
 from fusecas.store import prolly, trees
@@ -201,6 +204,22 @@ def small(bench: Bench) -> None:
     )
 
 
+def stream(bench: Bench) -> None:
+    """2 GiB through one session: the most memory of its own that the process ever has."""
+    place = bench.folder / "repository"
+    place.mkdir()
+    run(program(), "init", place)
+    putting = (sys.executable, "-m", "tests.bench.stream", place / ".fusecas")
+    idle, most = int(run(*putting, "0")), int(run(*putting, str(2 * GIB)))
+    bench.note(
+        "put of a stream of 2 GiB: RssAnon",
+        f"{most / 1e6:.1f} MB",
+        f"of an empty one {idle / 1e6:.1f} MB",
+        f"x{most / idle:.1f}",
+        "200 MB",
+    )
+
+
 def byte(bench: Bench) -> None:
     path = bench.folder / "large"
     with path.open("wb") as file:
@@ -359,6 +378,19 @@ def start(bench: Bench) -> None:
         "80 ms",
         "ms",
     )
+    script = Path(__file__).parents[2] / "scripts" / "fusecas"
+    bare, through = [], []
+    for _ in range(bench.rounds):
+        bare.append(timed(lambda: run(program(), "--version")) * 1000)
+        through.append(timed(lambda: run(script, "--version")) * 1000)
+    more = sorted(b - a for a, b in zip(bare, through, strict=True))
+    bench.note(
+        "scripts/fusecas, set up already: more than",
+        f"{median(more):.1f} ms",
+        f"the bare command {median(bare):.1f} ms",
+        f"({more[0]:.1f}-{more[-1]:.1f})",
+        "20 ms",
+    )
 
 
 def mark(bench: Bench) -> None:
@@ -398,6 +430,7 @@ PARTS = {
     "edited": edited,
     "refill": refill,
     "small": small,
+    "stream": stream,
     "byte": byte,
     "commit": commit,
     "start": start,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from strategies import Planned, folders, make, observe
 
 from fusecas import _native
@@ -61,42 +61,6 @@ def test_a_folder_comes_back_as_it_was(shared: Store, plan: Planned) -> None:
         assert report.unset == ()
         assert observe(target) == observe(source)
         assert imported(shared, target).state == found.state
-
-
-@given(folders)
-@settings(max_examples=10)
-def test_ids_are_the_same_in_another_store_time_zone_and_umask(plan: Planned) -> None:
-    script = (
-        "import os, sys; os.umask(0o077)\n"
-        "from pathlib import Path\n"
-        "from fusecas.store.store import Store\n"
-        "from fusecas.store.importer import import_tree\n"
-        "store = Store.in_memory()\n"
-        "session = store.session()\n"
-        "print(import_tree(session, Path(sys.argv[1])).state.hex())\n"
-        "session.keep()\n"
-    )
-    with tempfile.TemporaryDirectory() as place, Store.in_memory() as store:
-        source = Path(place, "source")
-        make(plan, source)
-        environment = {**os.environ, "TZ": "Pacific/Apia", "PYTHONHASHSEED": "7", "LC_ALL": "C"}
-        words = [sys.executable, "-c", script, os.fspath(source)]
-        other = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
-        assert other.stdout.strip() == imported(store, source).state.hex()
-
-
-def test_the_owner_of_the_folder_does_not_matter_but_differences_do(shared: Store, tmp_path: Path) -> None:
-    states = []
-    for owner in (0, 1000):
-        folder = tmp_path / str(owner)
-        folder.mkdir()
-        (folder / "file").write_text("x")
-        for path in (folder, folder / "file"):
-            os.chown(path, owner, owner)
-        states.append(imported(shared, folder).state)
-    os.chown(tmp_path / "1000" / "file", 5, 1000)
-    states.append(imported(shared, tmp_path / "1000").state)
-    assert states[0] == states[1] != states[2]
 
 
 def test_hard_links_across_directories_are_one_file_again(shared: Store, tmp_path: Path) -> None:
