@@ -44,8 +44,9 @@ def log_chain(previous: bytes, key: bytes, value: bytes) -> bytes: ...
 def is_cut(level: int, key: bytes) -> bool:
     """Whether the split rule ends a node after this key."""
 
-def decode_node(kind: int, data: Buffer) -> tuple[int, list[tuple[Any, ...]]]:
-    """(level, entries) of one node, with all checks that one node allows.
+def decode_node(kind: int, data: Buffer) -> tuple[int, list[tuple[Any, ...]], int, int]:
+    """(level, entries, n, bytes) of one node, with all checks that one node allows; n and bytes as the inner entry
+    above must have them.
 
     Entries: tree (name, kind, mode, target, size, count, ext); links (path, group); times (name, mtime, child);
     inodes (name, number, ctime, child); map (key, value); log (key, value, chain); inner (last key, child, n, bytes).
@@ -57,7 +58,7 @@ def encode_level(
     """Cut entries into nodes: (id, data, last key, n, bytes) of each."""
 
 def check_ext(ext: Any) -> None:
-    """Raise FormatError unless this is a well-formed extension map."""
+    """Raise FormatError unless this is a well-formed extension map of a root."""
 
 # Rows
 
@@ -153,9 +154,9 @@ def look_at(fd: int, names: Sequence[bytes], trusted: bool = False) -> tuple[lis
 
 def read_xattrs(fd: int, name: bytes, trusted: bool = False) -> list[tuple[bytes, bytes]]: ...
 def read_files(
-    batch: Batch, fd: int, wanted: Sequence[tuple[bytes, int, int]], threads: int = 2
+    batch: Batch, fd: int, wanted: Sequence[tuple[bytes, int, int, int]], threads: int = 2
 ) -> list[tuple[int, bytes | None, int, int]]:
-    """Read whole files (name, device, inode) into the batch: (0, content id, size, mtime) of each.
+    """Read whole files (name, device, inode, ctime) into the batch: (0, content id, size, mtime) of each.
 
     A file that can't be read gives its errno, one that kept changing -1, with None, 0, 0.
     """

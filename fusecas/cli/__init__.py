@@ -47,8 +47,9 @@ def _occupy_standard_descriptors() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
-def drop_output() -> None:
-    """What is still to be written goes nowhere."""
+def drop_output(errors: bool = False) -> None:
+    """What is still to be written to stdout goes nowhere; to stderr, too, if that is full as well."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr) if errors else (sys.stdout,):
+        os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

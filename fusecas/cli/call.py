@@ -9,12 +9,14 @@ import click
 
 
 class Call:
-    """Belongs to the context of click. `verb` is known once its words were read, `repo` if it stood before it."""
+    """Belongs to the context of click. `verb` is known once its words were read; `repo` and `json_before` are what
+    stood before it."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
         self.verb: str | None = None
         self.repo: Path | None = None
+        self.json_before = False
         # Asked of the words themselves: a call that can't be parsed is answered in JSON too.
         self.as_json = self._flag("--json")
         self.debug = self._flag("--debug")
@@ -37,4 +39,4 @@ class Call:
             actor = getpass.getuser()
         except (KeyError, OSError):
             actor = str(os.getuid())
-        return tuple(os.fsencode(each) for each in self.words), actor
+        return tuple(os.fsencode(each) for each in self.words), os.fsencode(actor).decode(errors="replace")

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from fusecas.store.snapshot import Snapshot
 
 REPOSITORY_VARIABLES = ("FUSECAS_DIR", "STATEKIT_DIR", "E3_REPO")
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w|)$")
+DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(s|m|h|d|w|)$")
+FOLDER_PATH = click.Path(path_type=Path, readable=False)
+"""A folder that is not looked at yet: what is wrong with it is for the library to say."""
+MOST_ROWS = 1 << 62
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 T = TypeVar("T")
@@ -60,6 +63,7 @@ def verb(name: str, *, takes_paths: bool = False) -> Callable[[Function], click.
         @functools.wraps(function)
         def run(as_json: bool, debug: bool, repo: Path | None, **arguments: Any) -> int:
             call = Call.of(click.get_current_context())
+            call.as_json = as_json or call.json_before
             answer = function(call=call, repo=repo if repo is not None else call.repo, **arguments)
             result, code = answer if isinstance(answer, tuple) else (answer, 0)
             if call.as_json:
@@ -67,7 +71,7 @@ def verb(name: str, *, takes_paths: bool = False) -> Callable[[Function], click.
             return int(code)
 
         options = (
-            click.option("--repo", metavar="DIR", type=click.Path(path_type=Path), help="The .fusecas folder itself."),
+            click.option("--repo", metavar="DIR", type=FOLDER_PATH, help="The .fusecas folder itself."),
             click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
             click.option("--debug", is_flag=True, hidden=True),
         )
@@ -112,6 +116,14 @@ def opened(repo: Path | None) -> Iterator["Repository"]:
     from fusecas.store.repository import Repository
 
     with Repository.open(repository_folder(repo)) as repository:
+        yield repository
+
+
+@contextmanager
+def writing(repo: Path | None) -> Iterator["Repository"]:
+    """For verbs that write: Ctrl-Z waits for the end of a transaction."""
+    with opened(repo) as repository:
+        hold_back_stop(repository)
         yield repository
 
 
@@ -170,8 +182,10 @@ def list_options(*fields: str) -> Callable[[Function], Function]:
         options = (
             click.option("--sort", type=click.Choice(fields), help="By which field."),
             click.option("--desc", is_flag=True, help="The other way round."),
-            click.option("--limit", "-n", type=click.IntRange(0), metavar="N", help="At most so many."),
-            click.option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Leave out the first N."),
+            click.option("--limit", "-n", type=click.IntRange(0, MOST_ROWS), metavar="N", help="At most so many."),
+            click.option(
+                "--offset", type=click.IntRange(0, MOST_ROWS), default=0, metavar="N", help="Leave out the first N."
+            ),
         )
         for option in reversed(options):
             function = option(function)

@@ -1,5 +1,6 @@
 """Layers: import, export, log, history, head, inspect, tag, tags."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,14 +9,15 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.common import (
+    FOLDER_PATH,
     chosen,
-    hold_back_stop,
     list_options,
     opened,
     reading,
     resolve,
     resolve_layer,
     verb,
+    writing,
 )
 from fusecas.cli.progress import files, progress
 from fusecas.errors import RefNotFound, UsageError
@@ -23,13 +25,17 @@ from fusecas.errors import RefNotFound, UsageError
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.store.history import HistoryEntry
+    from fusecas.store.rows import Operation
     from fusecas.store.snapshot import Snapshot
-    from fusecas.store.tables import Operation
     from fusecas.store.transaction import Transaction
 
 
+OWNER = re.compile("[0-9]{1,10}")
+MOST_OWNERS = (1 << 32) - 1
+
+
 @verb("import")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", type=FOLDER_PATH, metavar="DIR")
 @click.option("-m", "--message", help="What to remember of it.")
 @click.option("--owner", metavar="UID:GID", help="The owner that is not recorded (default: that of DIR).")
 @click.option("--no-head", is_flag=True, help="Only make the layer; the workspace stays where it is.")
@@ -53,8 +59,7 @@ def import_folder(
 
     if message is not None:
         check_message(message)
-    with opened(repo) as repository, progress("importing", files) as tell:
-        hold_back_stop(repository)
+    with writing(repo) as repository, progress("importing", files) as tell:
         found = import_layer(
             repository,
             folder,
@@ -103,14 +108,14 @@ def check_message(message: str) -> None:
 
 def parse_owner(text: str) -> tuple[int, int]:
     uid, _, gid = text.partition(":")
-    if not uid.isdecimal() or not gid.isdecimal():
+    if not all(OWNER.fullmatch(each) and int(each) < MOST_OWNERS for each in (uid, gid)):
         raise UsageError(f"{text!r} is not UID:GID", hint="numbers, such as 1000:1000")
     return int(uid), int(gid)
 
 
 @verb("export")
 @click.argument("ref")
-@click.argument("destination", type=click.Path(path_type=Path), metavar="DEST")
+@click.argument("destination", type=FOLDER_PATH, metavar="DEST")
 @click.option("--overwrite", is_flag=True, help="Replace what is in the way in a DEST that is not empty.")
 @click.option("--owner", metavar="UID:GID", help="Who owns what has no owner recorded (default: you).")
 def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call: "Call", repo: Path | None) -> Any:
@@ -119,6 +124,7 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call
     Example: fusecas export @~1 /tmp/before
     """
     from fusecas.store.exporter import export_tree
+    from fusecas.store.repository import own_files
 
     with opened(repo) as repository, progress("exporting", files) as tell:
         with repository.store.read() as snapshot:
@@ -130,6 +136,7 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call
             times=revision.times,
             owner=None if owner is None else parse_owner(owner),
             overwrite=overwrite,
+            skip=own_files(repository.folder),
             progress=tell,
         )
     if not call.as_json:
@@ -373,13 +380,17 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
 
     if delete and (ref is not None or force):
         raise UsageError("tag -d takes a name only")
-    with opened(repo) as repository, repository.store.write() as transaction:
-        if delete:
-            layer = None
-            operation: Operation | None = _delete_tag(transaction, name, call)
-        else:
-            layer = resolve_layer(transaction, ref or "@")
-            operation = tags.set_tag(transaction, name, layer, *call.deed(), force=force)
+    with writing(repo) as repository:
+        layer = None
+        if not delete:
+            with repository.store.read() as snapshot:
+                layer = resolve_layer(snapshot, ref or "@")
+        with repository.store.write() as transaction:
+            operation: Operation | None
+            if layer is None:
+                operation = _delete_tag(transaction, name, call)
+            else:
+                operation = tags.set_tag(transaction, name, layer, *call.deed(), force=force)
     old = None if operation is None else operation.moves[0].old
     if not call.as_json:
         was = "" if old is None else f" (was {output.short(old)})"

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from fusecas.cli import output
-from fusecas.cli.common import chosen, hold_back_stop, list_options, opened, reading, resolve_object, verb
+from fusecas.cli.common import chosen, list_options, opened, reading, resolve_object, verb, writing
 from fusecas.cli.progress import progress
-from fusecas.errors import ObjectNotFound, UsageError
+from fusecas.errors import ObjectNotFound, RefNotFound, UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.store.snapshot import Snapshot
+    from fusecas.store.store import Store
 
 READ_SIZE = 1 << 20
 
@@ -55,8 +56,7 @@ def put(file: str, call: "Call", repo: Path | None) -> Any:
 
     Example: tar c src | fusecas put -
     """
-    with opened_file(file) as source, opened(repo) as repository, progress("storing", output.size_text) as tell:
-        hold_back_stop(repository)
+    with opened_file(file) as source, writing(repo) as repository, progress("storing", output.size_text) as tell:
         with repository.store.session() as session:
             stream: Any = source if tell is None else Counted(source, tell)
             content = session.put_stream(stream)
@@ -80,9 +80,10 @@ def get(hash_text: str, target: Path | None, raw: bool, call: "Call", repo: Path
 
     Example: fusecas get 8e4c7c1b99db -o a.txt
     """
-    with reading(repo) as snapshot:
-        object_id = resolve_object(snapshot, hash_text)
-        parts, shown = _object_parts(snapshot, object_id, raw)
+    with opened(repo) as repository:
+        with repository.store.read() as snapshot:
+            object_id = resolve_object(snapshot, hash_text)
+        parts, shown = _object_parts(repository.store, object_id, raw)
         if call.as_json and target is None:
             data = b"".join(parts)
             fields = {"node": shown} if shown is not None else output.path_fields(data, "content")
@@ -91,18 +92,21 @@ def get(hash_text: str, target: Path | None, raw: bool, call: "Call", repo: Path
             for part in parts:
                 output.write_bytes(part)
             return None
-        _write_whole(target, parts)
+        _write_file(target, parts)
     return {"hash": object_id.hex(), "file": str(target)}
 
 
-def _object_parts(snapshot: "Snapshot", object_id: bytes, raw: bool) -> tuple[Iterator[bytes], Any]:
+def _object_parts(store: "Store", object_id: bytes, raw: bool) -> tuple[Iterator[bytes], Any]:
     from fusecas import _native
+    from fusecas.store.contents import content_parts
     from fusecas.store.ids import EMPTY_CONTENT, Kind
 
-    row = None if object_id == EMPTY_CONTENT else snapshot.needed_row(object_id)
-    if row is None or row.kind in (Kind.CHUNK, Kind.RECIPE):
-        return snapshot.iter_content(object_id), None
-    data = snapshot.read_node(object_id)
+    with store.read() as snapshot:
+        row = None if object_id == EMPTY_CONTENT else snapshot.needed_row(object_id)
+        is_content = row is None or row.kind in (Kind.CHUNK, Kind.RECIPE)
+        data = b"" if is_content else snapshot.read_node(object_id)
+    if row is None or is_content:
+        return content_parts(store, object_id), None
     if raw:
         return iter([data]), None
     import json
@@ -132,12 +136,21 @@ def readable(value: Any) -> Any:
     return value
 
 
+def _write_file(target: Path, parts: Iterator[bytes]) -> None:
+    """A file appears whole or not at all; a pipe or device that is there is written to."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder", hint="-o takes a file's name")
+    if target.exists() and not target.is_file():
+        with target.open("wb") as sink:
+            sink.writelines(parts)
+    else:
+        _write_whole(target, parts)
+
+
 def _write_whole(target: Path, parts: Iterator[bytes]) -> None:
     """Under another name first, so that a reader never sees a part of it."""
     import tempfile
 
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder", hint="-o takes a file's name")
     descriptor, new = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -164,7 +177,7 @@ def has(hash_text: str, call: "Call", repo: Path | None) -> Any:
     with reading(repo) as snapshot:
         try:
             found: bytes | None = resolve_object(snapshot, hash_text)
-        except ObjectNotFound:
+        except (ObjectNotFound, RefNotFound):
             found = None
     if not call.as_json:
         print("no" if found is None else "yes")

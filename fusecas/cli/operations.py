@@ -12,8 +12,8 @@ from fusecas.errors import RefNotFound, UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
+    from fusecas.store.rows import Operation
     from fusecas.store.snapshot import Snapshot
-    from fusecas.store.tables import Operation
 
 
 class OperationVerbs(click.Group):

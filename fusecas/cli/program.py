@@ -88,7 +88,9 @@ def print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) 
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--repo", metavar="DIR", type=click.Path(path_type=Path), help="The .fusecas folder itself.")
+@click.option(
+    "--repo", metavar="DIR", type=click.Path(path_type=Path, readable=False), help="The .fusecas folder itself."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--debug", is_flag=True, help="Show the traceback of what fails.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=print_version, help="And exit.")
@@ -101,7 +103,8 @@ def fusecas(ctx: click.Context, repo: Path | None, as_json: bool, debug: bool) -
     Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found, 4 refused, 5 damaged, 6 environment,
     70 a bug.
     """
-    Call.of(ctx).repo = repo
+    call = Call.of(ctx)
+    call.repo, call.json_before = repo, as_json
     if ctx.invoked_subcommand is None:
         explain(ctx)
 
@@ -150,8 +153,14 @@ def _failed(call: Call, error: FusecasError, cause: Exception) -> int:
         import traceback
 
         traceback.print_exception(cause)
-    output.report_error(call, error)
-    sys.stdout.flush()
+    try:
+        output.report_error(call, error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:  # the answer can't be written anywhere: what is left of it is the exit code
+        drop_output(errors=True)
     return error.exit_code
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.common import duration, hold_back_stop, named_folder, opened, resolve_object, verb
+from fusecas.cli.common import FOLDER_PATH, duration, named_folder, opened, resolve_object, verb, writing
 from fusecas.cli.progress import objects, progress
-from fusecas.errors import Damaged
+from fusecas.errors import Damaged, UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @verb("init")
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", type=FOLDER_PATH, required=False)
 def init(folder: Path | None, call: "Call", repo: Path | None) -> Any:
     """Make a repository in FOLDER (default: here), with an empty workspace `main`.
 
@@ -28,7 +28,9 @@ def init(folder: Path | None, call: "Call", repo: Path | None) -> Any:
     """
     from fusecas.store.repository import FOLDER, Repository
 
-    if folder is not None and repo is None:
+    if folder is not None and repo is not None:
+        raise UsageError("FOLDER and --repo are two places for one repository", hint="give one of them")
+    if folder is not None:
         place = folder / FOLDER
     else:
         named = named_folder(repo)
@@ -89,7 +91,8 @@ def _print_findings(report: "VerifyReport") -> None:
 def gc(dry_run: bool, min_age: str, expire: str | None, call: "Call", repo: Path | None) -> Any:
     """Remove objects that nothing needs; their space is used again.
 
-    What a tag, a workspace or an operation that can still be undone reaches stays. Times: 90 (seconds), 10m, 2h, 3d.
+    What a tag, a workspace or an operation that can still be undone reaches stays: operations of the last 30 days, or
+    of as long as --expire says. Times: 90 (seconds), 10m, 2h, 3d.
 
     Example: fusecas gc --dry-run --expire 30d
     """
@@ -98,8 +101,7 @@ def gc(dry_run: bool, min_age: str, expire: str | None, call: "Call", repo: Path
     from fusecas.store.gc import collect
 
     young, old = duration(min_age), None if expire is None else duration(expire)
-    with opened(repo) as repository, progress("collecting", str):
-        hold_back_stop(repository)
+    with writing(repo) as repository, progress("collecting", str):
         report = collect(repository.store, min_age=young, dry_run=dry_run, expire=old)
     if not call.as_json:
         would = "would remove" if dry_run else "removed"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.common import chosen, list_options, reading, resolve, verb
+from fusecas.cli.common import chosen, list_options, opened, reading, resolve, verb
 from fusecas.errors import PathNotFound, RefNotFound, UsageError
 from fusecas.store import trees
 from fusecas.store.ids import EMPTY_CONTENT
@@ -192,21 +192,22 @@ def cat(where: str, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas cat v1.0:config.toml
     """
+    from fusecas.store.contents import content_parts
     from fusecas.store.revisions import split_path
 
     if not split_path(where)[1]:
         raise UsageError(f"{where!r} names no file", hint=f"fusecas cat REF:PATH, such as @:{where.strip(':')}")
-    with reading(repo) as snapshot:
-        revision, path, entry = find(snapshot, where)
-        if not entry.is_file:
-            raise PathNotFound(f"{output.path_text(path)} is a {KIND_NAMES[entry.kind]}, not a file")
-        if call.as_json:
-            data = b"" if entry.target is None else snapshot.read_content(entry.target)
-            (listed,) = _listed(snapshot, revision, path, entry, recursive=False)
-            return {**entry_fields(listed._replace(path=path)), **output.path_fields(data, "content")}
-        if entry.target is not None:
-            for part in snapshot.iter_content(entry.target):
-                output.write_bytes(part)
+    with opened(repo) as repository:
+        with repository.store.read() as snapshot:
+            revision, path, entry = find(snapshot, where)
+            if not entry.is_file:
+                raise PathNotFound(f"{output.path_text(path)} is a {KIND_NAMES[entry.kind]}, not a file")
+            if call.as_json:
+                data = b"" if entry.target is None else snapshot.read_content(entry.target)
+                (listed,) = _listed(snapshot, revision, path, entry, recursive=False)
+                return {**entry_fields(listed._replace(path=path)), **output.path_fields(data, "content")}
+        for part in content_parts(repository.store, entry.target or EMPTY_CONTENT):
+            output.write_bytes(part)
     return None
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from fusecas import _native
+from fusecas.errors import DamagedEnvironment
 from fusecas.store.environment import KV
+from fusecas.store.rows import GcState
 from fusecas.store.tables import Table
 
 MARKS_PIECE = 32768
@@ -12,11 +13,15 @@ MARKS_KEY = b"marks"
 
 @dataclass(frozen=True)
 class Marks:
-    """What the gc number `k` published: N, the first number it did not judge, and a bit for each row it reached."""
+    """What the gc number `k` published: N, the first number it did not judge, and a bit for each row it reached.
+
+    `undoable_since`: operations from that time on have kept all that they name.
+    """
 
     k: int
     next_n: int
     bitmap: bytes
+    undoable_since: int = 0
 
     def condemned(self, n: int) -> bool:
         return n < self.next_n and not self.bitmap[n >> 3] >> (n & 7) & 1
@@ -30,11 +35,13 @@ def read_marks(kv: KV, known: Marks) -> Marks:
     value = kv.get(Table.GC, b"state")
     if value is None:
         return NO_MARKS
-    k, next_n = _native.cbor_decode(value)
+    k, next_n, undoable_since = GcState.decode(value)
     if k == known.k:
         return known
-    pieces = b"".join(piece for _, piece in kv.scan(Table.GC, MARKS_KEY, MARKS_KEY + b"\xff" * 5))
-    return Marks(k, next_n, pieces.ljust((next_n >> 3) + 1, b"\0"))
+    bitmap = b"".join(piece for _, piece in kv.scan(Table.GC, MARKS_KEY, MARKS_KEY + b"\xff" * 5))
+    if len(bitmap) != (next_n >> 3) + 1:
+        raise DamagedEnvironment(f"the marks of gc {k} are {len(bitmap)} bytes for {next_n} rows")
+    return Marks(k, next_n, bitmap, undoable_since)
 
 
 def write_marks(kv: KV, marks: Marks) -> None:
@@ -42,4 +49,4 @@ def write_marks(kv: KV, marks: Marks) -> None:
     for start in range(0, len(marks.bitmap), MARKS_PIECE):
         key = MARKS_KEY + (start // MARKS_PIECE).to_bytes(4, "big")
         kv.put(Table.GC, key, marks.bitmap[start : start + MARKS_PIECE])
-    kv.put(Table.GC, b"state", _native.cbor_encode([marks.k, marks.next_n]))
+    kv.put(Table.GC, b"state", GcState(marks.k, marks.next_n, marks.undoable_since).encode())

@@ -3,9 +3,10 @@
 Changes come in the order of a walk: a directory before what is in it, names by their bytes.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from fusecas.store import prolly, trees
@@ -31,6 +32,7 @@ class ChangeKind(StrEnum):
 
 META = frozenset({ChangeKind.MODE, ChangeKind.XATTR, ChangeKind.OWNER, ChangeKind.LINKS})
 FILES = frozenset(ChangeKind) - META
+LIKELY = 64
 WHOLE = frozenset({ChangeKind.ADDED}), frozenset({ChangeKind.REMOVED})
 
 
@@ -99,38 +101,44 @@ class _Comparison:
         kinds = attribute_kinds(old, new)
         if kinds and self._wanted(b""):
             yield Change(b"", kinds, old, new)
-        yield from self._directory(b"", old.target, new.target)
+        yield from self._below(b"", old, new)
 
-    def _directory(self, path: bytes, a: bytes | None, b: bytes | None) -> Iterator[Change]:
-        for name, left, right in prolly.diff(Kind.TREE, a, b, self._load):
-            place = trees.join(path, name)
-            if not self._wanted(place) and not self._leads_on(place):
+    def _below(self, path: bytes, old: Entry | None, new: Entry | None, *, inside: bool = False) -> Iterator[Change]:
+        """What differs in a directory; `inside`: also what is in those that are added or removed as a whole.
+
+        On a stack of our own: a tree may be deeper than Python's.
+        """
+        stack = [(path, self._differences(old, new))]
+        while stack:
+            above, differences = stack[-1]
+            pair = next(differences, None)
+            if pair is None:
+                stack.pop()
                 continue
-            old = None if left is None else Entry._make(left)
-            new = None if right is None else Entry._make(right)
-            yield from self._entry(place, old, new)
+            name, old, new = pair
+            place = trees.join(above, name)
+            wanted = self._wanted(place)
+            if not wanted and not self._leads_on(place):
+                continue
+            kinds = kinds_of(old, new)
+            if kinds and wanted:
+                yield Change(place, kinds, old, new, links=self._links.pop(place, None))
+            has_directory = any(each is not None and each.is_directory for each in (old, new))
+            if has_directory and (kinds not in WHOLE or not wanted or inside):
+                stack.append((place, self._differences(old, new)))
 
-    def _entry(self, path: bytes, old: Entry | None, new: Entry | None) -> Iterator[Change]:
-        kinds = kinds_of(old, new)
-        if kinds and self._wanted(path):
-            yield Change(path, kinds, old, new, links=self._links.pop(path, None))
-        elif kinds in WHOLE:
-            yield from self._below(path, old, new)
-            return
-        if old is not None and new is not None and (old.is_directory or new.is_directory):
-            yield from self._below(path, old, new)
-
-    def _below(self, path: bytes, old: Entry | None, new: Entry | None) -> Iterator[Change]:
+    def _differences(self, old: Entry | None, new: Entry | None) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
         a = old.target if old is not None and old.is_directory else None
         b = new.target if new is not None and new.is_directory else None
-        yield from self._directory(path, a, b)
+        for name, left, right in prolly.diff(Kind.TREE, a, b, self._load):
+            yield name, None if left is None else Entry._make(left), None if right is None else Entry._make(right)
 
     def expanded(self, changes: Iterable[Change]) -> Iterator[Change]:
         """With everything in the directories that are added or removed as a whole."""
         for change in changes:
             yield change
             if is_whole_directory(change):
-                yield from self.expanded(self._below(change.path, change.old, change.new))
+                yield from self._below(change.path, change.old, change.new, inside=True)
 
     def _joined(self, changes: Iterator[Change], after: State) -> Iterator[Change]:
         """Also the paths of which only the group of hard links changed."""
@@ -202,36 +210,66 @@ def _with_renames(comparison: _Comparison, changes: list[Change]) -> list[Change
 
 def _paired(changes: list[Change], content: Callable[[Entry], bytes | None]) -> list[Change]:
     """Replace a removed and an added path of equal content by a rename; each is used once."""
-    removed: dict[bytes, list[Change]] = defaultdict(list)
-    for change in changes:
-        if change.new is None and change.old is not None and (key := content(change.old)) is not None:
-            removed[key].append(change)
-    gone: set[bytes] = set()
+    gone = _Gone(changes, content)
+    if not gone:
+        return changes
     result: list[Change] = []
     for change in changes:
+        source = None
         if change.old is None and change.new is not None and (key := content(change.new)) is not None:
-            candidates = removed.get(key)
-            if candidates:
-                source = max(candidates, key=lambda each: _likeness(each.path, change.path))
-                candidates.remove(source)
-                gone.add(source.path)
-                assert source.old is not None
-                kinds = attribute_kinds(source.old, change.new) | {ChangeKind.RENAMED}
-                links = (source.links or (None, None))[0], (change.links or (None, None))[1]
-                has_links = source.links is not None or change.links is not None
-                result.append(
-                    Change(change.path, kinds, source.old, change.new, source.path, links if has_links else None)
-                )
-                continue
-        result.append(change)
-    return [each for each in result if each.new is not None or each.path not in gone]
+            source = gone.take(key, change.path)
+        result.append(change if source is None else _renamed(source, change))
+    return [each for each in result if each.new is not None or each.path not in gone.taken]
 
 
-def _likeness(one: bytes, other: bytes) -> tuple[bool, int]:
-    """The same name first, then the longest common directory; the first in order wins a tie."""
-    a, b = one.split(b"/"), other.split(b"/")
-    common = next((i for i, (x, y) in enumerate(zip(a[:-1], b[:-1], strict=False)) if x != y), min(len(a), len(b)) - 1)
-    return a[-1] == b[-1], common
+def _renamed(source: Change, change: Change) -> Change:
+    assert source.old is not None and change.new is not None
+    kinds = attribute_kinds(source.old, change.new) | {ChangeKind.RENAMED}
+    has_links = source.links is not None or change.links is not None
+    links = (source.links or (None, None))[0], (change.links or (None, None))[1]
+    return Change(change.path, kinds, source.old, change.new, source.path, links if has_links else None)
+
+
+class _Gone:
+    """Removed paths by their content: where something that appears may have come from.
+
+    Of many with one content (thousands of equal files), those of the same name are tried first, and of those only the
+    next few are compared.
+    """
+
+    def __init__(self, changes: Iterable[Change], content: Callable[[Entry], bytes | None]) -> None:
+        self.taken: set[bytes] = set()
+        self._by_name: dict[tuple[bytes, bytes], deque[Change]] = defaultdict(deque)
+        self._all: dict[bytes, deque[Change]] = defaultdict(deque)
+        for change in changes:
+            if change.new is None and change.old is not None and (key := content(change.old)) is not None:
+                self._by_name[key, _name(change.path)].append(change)
+                self._all[key].append(change)
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def take(self, key: bytes, path: bytes) -> Change | None:
+        """The likeliest source of what is now at `path`: the same name first, then the longest common directory."""
+        for waiting in (self._by_name.get((key, _name(path))), self._all.get(key)):
+            while waiting and waiting[0].path in self.taken:
+                waiting.popleft()
+            if waiting:
+                few = [each for each in islice(waiting, LIKELY) if each.path not in self.taken]
+                found = max(few, key=lambda each: _likeness(each.path, path))
+                self.taken.add(found.path)
+                return found
+        return None
+
+
+def _name(path: bytes) -> bytes:
+    return path.rpartition(b"/")[2]
+
+
+def _likeness(one: bytes, other: bytes) -> int:
+    """How many directories two paths have in common."""
+    pairs = zip(one.split(b"/")[:-1], other.split(b"/")[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 # ---- applying

@@ -7,7 +7,6 @@ before, unless told. Directories get their modes and times last, so that filling
 import errno
 import os
 import stat
-from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,12 +14,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fusecas import _native
-from fusecas.errors import AlreadyExists, CorruptObject, Damaged, DiskFull, FusecasError, InvalidObject, PathNotFound
+from fusecas.errors import (
+    AlreadyExists,
+    CorruptObject,
+    Damaged,
+    DiskFull,
+    FusecasError,
+    InvalidObject,
+    PathNotFound,
+    Refused,
+)
 from fusecas.store import packs, trees
+from fusecas.store.contents import Pieces
+from fusecas.store.descent import OPEN_DIRECTORY, Belongs, Descent, is_within
 from fusecas.store.ids import Kind, LinksId, StateId, TimesId
-from fusecas.store.importer import OPEN_DIRECTORY, Progress, problem
+from fusecas.store.importer import RESERVED, Progress, problem
 from fusecas.store.kinds import Entry, EntryKind
-from fusecas.store.snapshot import Snapshot
+from fusecas.store.snapshot import Piece, Snapshot
 from fusecas.store.store import Store
 from fusecas.store.trees import shown
 
@@ -115,15 +125,17 @@ def export_tree(
     times: TimesId | None = None,
     owner: tuple[int, int] | None = None,
     overwrite: bool = False,
+    skip: Belongs = lambda device, inode: False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Exported:
     """Make `target` hold a state. It must not be there, or be empty, unless `overwrite` says to fill what is there.
 
     `owner` is the reference owner, by default the current user. With `overwrite`, what is in the way of an entry is
-    replaced (a directory only if it is empty); other things in the folder stay. After an error, what was made so far
-    stays, with directories that only their owner can enter.
+    replaced (a directory only if it is empty); other things in the folder stay. What `skip(device, inode)` claims is
+    never entered or replaced. After an error, what was made so far stays, with directories that only their owner can
+    enter.
     """
-    return _Export(store, owner, overwrite, progress).run(state, target, times)
+    return _Export(store, owner, overwrite, skip, progress).run(state, target, times)
 
 
 class _Export:
@@ -132,19 +144,20 @@ class _Export:
         store: Store,
         owner: tuple[int, int] | None,
         overwrite: bool,
+        skip: Belongs,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self._store = store
         self._me = os.geteuid(), os.getegid()
         self._owner = owner or self._me
         self._overwrite = overwrite
+        self._skip = skip
         self._progress = progress
         self._files = self._bytes = 0
         self._made: list[Made] = []
         self._unset: list[tuple[bytes, str, str]] = []
         self._links: LinksId | None = None
         self._first: dict[bytes, Linked] = {}
-        self._root = -1
         self._inherits = False
 
     def run(self, state: StateId, target: Path, times: TimesId | None) -> Exported:
@@ -154,13 +167,16 @@ class _Export:
             self._links = core.links
             own = trees.Times(reader, times).of(b"")
         try:
-            self._root = self._open_target(target)
+            root = self._open_target(target)
+            self._places, self._sources = Descent(root), Descent(root)
             try:
                 self._fill(Directory(b"", entry.target, times), entry, own.mtime)
                 for made in reversed(self._made):
                     self._finish_directory(made)
             finally:
-                os.close(self._root)
+                self._places.close()
+                self._sources.close()
+                os.close(root)
         except OSError as error:
             raise write_problem(os.fsencode(error.filename or target), error.errno) from error
         self._report()
@@ -182,10 +198,15 @@ class _Export:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise AlreadyExists(f"{target} is there already, and not a folder") from error
             raise
-        if not made and not self._overwrite and os.listdir(descriptor):
+        try:
+            if is_within(descriptor, self._skip):
+                raise Refused(f"{target} belongs to a repository itself")
+            if not made and not self._overwrite and os.listdir(descriptor):
+                raise AlreadyExists(f"{target} is there already and not empty", hint="--overwrite")
+            shed_attributes(descriptor)
+        except BaseException:
             os.close(descriptor)
-            raise AlreadyExists(f"{target} is there already and not empty", hint="--overwrite")
-        shed_attributes(descriptor)
+            raise
         return descriptor
 
     def _report(self) -> None:
@@ -194,29 +215,16 @@ class _Export:
 
     # directories
 
-    @contextmanager
-    def _opened(self, path: bytes) -> Iterator[int]:
-        """The directory at a path, no link on the way."""
-        descriptor = os.dup(self._root)
-        try:
-            for name in path.split(b"/") if path else ():
-                below = os.open(name, OPEN_DIRECTORY, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
     def _fill(self, root: Directory, entry: Entry, mtime: int | None) -> None:
         """Depth first; of a huge directory only one group at a time is in memory."""
         self._made.append(Made(b"", entry, mtime))
         waiting = [root]
         while waiting:
             directory = waiting.pop()
-            with self._opened(directory.path) as descriptor:
-                self._inherits = os.fstat(descriptor).st_gid != self._me[1]
-                group = Group(descriptor, directory.path, [], [], [], [])
-                rest = self._fill_some(group, directory)
+            descriptor = goes_to(self._places, directory.path)
+            self._inherits = os.fstat(descriptor).st_gid != self._me[1]
+            group = Group(descriptor, directory.path, [], [], [], [])
+            rest = self._fill_some(group, directory)
             if rest is not None:
                 waiting.append(rest)
             waiting += reversed(group.below)
@@ -243,6 +251,9 @@ class _Export:
             if count >= GROUP_ENTRIES or size >= GROUP_BYTES:
                 return directory._replace(start=entry.name)
             place = trees.join(directory.path, entry.name)
+            if place == RESERVED:
+                self._unset.append((place, "a name that fusecas keeps for itself", "left out"))
+                continue
             mtime, child = times.of(entry.name)
             first = self._linked_to(reader, place, entry) if entry.linked else None
             if first is not None:
@@ -266,23 +277,30 @@ class _Export:
         except FileExistsError:
             there = os.stat(name, dir_fd=group.directory, follow_symlinks=False)
             if stat.S_ISDIR(there.st_mode) and self._overwrite:
-                change_mode(group.directory, name, PRIVATE)
-                descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=group.directory)
-                try:
-                    shed_attributes(descriptor)
-                finally:
-                    os.close(descriptor)
+                self._use_directory(group, name, there)
                 return
             self._clear(group, name)
             os.mkdir(name, PRIVATE, dir_fd=group.directory)
         change_mode(group.directory, name, PRIVATE)
 
+    def _use_directory(self, group: Group, name: bytes, there: os.stat_result) -> None:
+        place = trees.join(group.path, name)
+        if self._skip(there.st_dev, there.st_ino):
+            raise Refused(f"{shown(place)} belongs to a repository itself")
+        with suppress(PermissionError):  # of somebody else: its attributes are noted in the end
+            change_mode(group.directory, name, PRIVATE)
+        descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=group.directory)
+        try:
+            shed_attributes(descriptor)
+        finally:
+            os.close(descriptor)
+
     def _finish_directory(self, made: Made) -> None:
-        with self._opened(made.path) as directory:
-            self._set_attributes(directory, b".", made.path, made.entry)
-            if made.mtime is not None:
-                with self._if_allowed(made.path, "time"):
-                    os.utime(directory, ns=(made.mtime, made.mtime))
+        directory = goes_to(self._places, made.path)
+        self._set_attributes(directory, b".", made.path, made.entry)
+        if made.mtime is not None:
+            with self._if_allowed(made.path, "time"):
+                os.utime(directory, ns=(made.mtime, made.mtime))
 
     # files
 
@@ -326,20 +344,12 @@ class _Export:
             os.close(descriptor)
 
     def _write_parts(self, descriptor: int, place: bytes, entry: Entry) -> None:
-        offsets, ids = array("Q"), bytearray()
         with self._store.read() as reader:
-            for offset, chunk, _ in checked_pieces(reader, entry):
-                offsets.append(offset)
-                ids += chunk
-        at = 0
-        while at < len(offsets):
+            pieces = Pieces(checked_pieces(reader, entry))
+        for group in pieces.groups(GROUP_BYTES):
             with self._store.read() as reader:
-                pieces, size = [], 0
-                while at < len(offsets) and size < GROUP_BYTES:
-                    pieces.append(stored_piece(reader, offsets[at], bytes(ids[32 * at : 32 * at + 32])))
-                    size += pieces[-1][2]
-                    at += 1
-                check_written(place, _native.write_pieces(descriptor, pieces))
+                stored = [stored_piece(reader, offset, chunk) for offset, chunk, _ in group if chunk is not None]
+                check_written(place, _native.write_pieces(descriptor, stored))
             self._report()
 
     def _create(self, group: Group, name: bytes) -> int:
@@ -361,6 +371,9 @@ class _Export:
         place = trees.join(group.path, name)
         if not self._overwrite:
             raise AlreadyExists(f"{shown(place)} is there already", hint="--overwrite")
+        there = os.stat(name, dir_fd=group.directory, follow_symlinks=False)
+        if self._skip(there.st_dev, there.st_ino):
+            raise Refused(f"{shown(place)} belongs to a repository itself")
         try:
             os.unlink(name, dir_fd=group.directory)
         except IsADirectoryError:
@@ -456,12 +469,12 @@ class _Export:
         place = trees.join(group.path, entry.name)
         directory, _, name = first.path.rpartition(b"/")
         try:
-            with self._opened(directory) as source:
-                try:
-                    link(source, name, group.directory, entry.name)
-                except FileExistsError:
-                    self._clear(group, entry.name)
-                    link(source, name, group.directory, entry.name)
+            source = self._sources.to(directory)
+            try:
+                link(source, name, group.directory, entry.name)
+            except FileExistsError:
+                self._clear(group, entry.name)
+                link(source, name, group.directory, entry.name)
             self._files += 1
         except OSError as error:
             if error.errno == errno.ENOENT and not entry.is_file:  # its first name could not be made either
@@ -477,6 +490,14 @@ class _Export:
         alone = Group(group.directory, group.path, [], [wanted], [], [])
         self._write_large(alone, wanted)
         self._finish_file(alone, wanted)
+
+
+def goes_to(places: Descent, path: bytes) -> int:
+    """The descriptor of a directory that was made; errors name its whole path."""
+    try:
+        return places.to(path)
+    except OSError as error:
+        raise write_problem(path, error.errno) from error
 
 
 def link(source: int, name: bytes, target: int, new_name: bytes) -> None:
@@ -505,6 +526,9 @@ def change_mode(directory: int | None, name: bytes, mode: int) -> None:
         if stat.S_ISLNK(os.fstat(descriptor).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
         os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    except OSError as error:
+        error.filename = name  # not the descriptor's
+        raise
     finally:
         os.close(descriptor)
 
@@ -540,15 +564,15 @@ def set_xattr(path: bytes, key: bytes, value: bytes) -> None:
 # ---- stored content
 
 
-def checked_pieces(reader: Snapshot, entry: Entry) -> "Iterator[tuple[int, bytes, int]]":
-    """(offset, chunk, length) of what is not a hole, if it is as long as the entry says."""
+def checked_pieces(reader: Snapshot, entry: Entry) -> Iterator[Piece]:
+    """The chunks of a content, its holes left out, if it is as long as the entry says."""
     end = 0
     for offset, chunk, length in reader.content_pieces(entry.target) if entry.target is not None else ():
         end = offset + length
         if end > entry.size:
             break
         if chunk is not None:
-            yield offset, chunk, length
+            yield Piece(offset, chunk, length)
     if end != entry.size:
         raise InvalidObject(f"its content is not {entry.size} bytes long")
 
@@ -558,7 +582,8 @@ def stored_pieces(reader: Snapshot, entry: Entry) -> "list[_native.Piece]":
         piece = stored_piece(reader, 0, entry.target)
         if piece[2] == entry.size:
             return [piece]
-    return [stored_piece(reader, offset, chunk) for offset, chunk, _ in checked_pieces(reader, entry)]
+    pieces = checked_pieces(reader, entry)
+    return [stored_piece(reader, offset, chunk) for offset, chunk, _ in pieces if chunk is not None]
 
 
 def stored_piece(reader: Snapshot, offset: int, chunk: bytes) -> "_native.Piece":

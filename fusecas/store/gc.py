@@ -9,16 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
-from fusecas.errors import InUse
-from fusecas.store import gc_packs, packs
+from fusecas.errors import DamagedEnvironment, InUse
+from fusecas.store import gc_packs, packs, slices
 from fusecas.store.condemned import Marks, write_marks
 from fusecas.store.gc_roots import SECOND, Policy, RootScan, ended_holds, ended_sessions
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LayerId, ObjectId
+from fusecas.store.rows import Row
 from fusecas.store.snapshot import Snapshot, refs_in
 from fusecas.store.store import Store
-from fusecas.store.tables import SESSION_KEY, Row, Table
+from fusecas.store.tables import SESSION_KEY, Table, u64
 from fusecas.store.walk import Numbers
 
 T = TypeVar("T")
@@ -139,7 +141,8 @@ class _Collection:
 
     def run(self) -> GcReport:
         self._end_sessions()
-        self._publish()
+        serial = self._publish()
+        self._forget_recent(serial)
         deleted, size, retained = self._sweep()
         rewritten = gc_packs.rewrite_sparse(self._store)
         return GcReport(deleted, rewritten, retained, self._marking.young, size)
@@ -164,8 +167,7 @@ class _Collection:
             for span in packs.spans(snapshot.kv, row):
                 released[span.pack] += span.stop - span.start
 
-        for _ in gc_packs.in_snapshots(self._store, count):
-            pass
+        slices.every_row(self._store, count)
         partial = len(gc_packs.sparse_packs(self._store, released))
         return GcReport(deleted, partial, retained, self._marking.young, size)
 
@@ -234,10 +236,13 @@ class _Collection:
         """What this transaction would publish."""
         next_n = packs.get_meta(snapshot.kv, "next_n")
         self._marking.reached.reserve(next_n)
-        return Marks(self._k + 1, next_n, bytes(self._marking.reached.bits))
+        if len(self._marking.reached.bits) != (next_n >> 3) + 1:
+            raise DamagedEnvironment(f"a row has a number beyond {next_n}, the next one to be given out")
+        undoable_since = max(snapshot.marks.undoable_since, self._policy.undoable_since)
+        return Marks(self._k + 1, next_n, bytes(self._marking.reached.bits), undoable_since)
 
-    def _publish(self) -> None:
-        """T2. What it does not reach is condemned, however young."""
+    def _publish(self) -> int:
+        """T2. What it does not reach is condemned, however young. The next serial at that moment."""
         for returns in range(MOST_RETURNS + 1):
             self._mark()
             with self._store.environment.write() as kv:
@@ -245,7 +250,18 @@ class _Collection:
                 self._check_number(snapshot.marks)
                 if self._catch_up(snapshot, hurried=returns < MOST_RETURNS):
                     write_marks(kv, self._marks(snapshot))
-                    return
+                    return packs.get_meta(kv, "next_serial")
+        raise AssertionError("the last attempt is not hurried")
+
+    def _forget_recent(self, serial: int) -> None:
+        """What has been noted before these marks is no news to any gc that may still publish."""
+        while True:
+            with self._store.environment.read() as kv:
+                keys = [key for key, _ in islice(kv.scan(Table.RECENT, stop=u64(serial)), IDS_AT_ONCE)]
+            if not keys:
+                return
+            for snapshot, key in self._in_transactions(keys):
+                snapshot.kv.delete(Table.RECENT, key)
 
     # sweeping
 
@@ -261,7 +277,7 @@ class _Collection:
             else:
                 retained += 1
 
-        for _ in gc_packs.in_snapshots(self._store, sort):
+        for _ in slices.in_snapshots(self._store, sort):
             for snapshot, object_id in self._in_transactions(condemned):
                 row = packs.find_row(snapshot.kv, object_id)
                 if row is not None and snapshot.marks.condemned(row.n):

@@ -5,18 +5,17 @@ An object's bytes move to the end of the data stream, its row follows in the sam
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
-from fusecas import _native
-from fusecas.store import packs
+from fusecas.store import packs, slices
 from fusecas.store.environment import KV
 from fusecas.store.ids import ObjectId
+from fusecas.store.rows import Row, decode_count
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
-from fusecas.store.tables import Row, Table, to_u64, u64
+from fusecas.store.tables import Table, to_u64, u64
 
 LIVE_SHARE = 0.6
-READ_TIME = 0.05
 MOVED_BYTES = 512 * 1024
 MOVED_OBJECTS = 512
 PAUSE = 0.0005
@@ -24,33 +23,17 @@ PLACES_AT_ONCE = 100_000
 PLACE_BYTES = 12  # before the id: pack and offset
 
 
-def in_snapshots(store: Store, examine: Callable[[Snapshot, ObjectId, Row], None]) -> Iterator[None]:
-    """Examine every row in the order of ids, in short snapshots; between them, yield."""
-    start = b""
-    done = False
-    while not done:
-        deadline = time.monotonic() + READ_TIME
-        with store.read() as snapshot:
-            done = True
-            for object_id, row in packs.rows(snapshot.kv, start):
-                examine(snapshot, object_id, row)
-                if time.monotonic() >= deadline:
-                    start, done = object_id + b"\0", False
-                    break
-        yield
-
-
 def sparse_packs(store: Store, released: Mapping[int, int]) -> set[int]:
     """Packs under 60% live, were `released` (bytes by pack) gone too; but not those that would be empty."""
     found: set[int] = set()
     start: bytes | None = b""
     while start is not None:
-        deadline = time.monotonic() + READ_TIME
+        deadline = time.monotonic() + slices.READ_TIME
         with store.environment.read() as kv:
             scanned, start = kv.scan(Table.PACKS, start), None
             for key, value in scanned:
                 pack = to_u64(key)
-                live = _native.unpack_varints(value)[0] - released.get(pack, 0)
+                live = decode_count(value) - released.get(pack, 0)
                 data = kv.get(Table.DATA, key)
                 if data is not None and 0 < live < LIVE_SHARE * len(data):
                     found.add(pack)
@@ -85,7 +68,7 @@ def _places(store: Store, sparse: set[int]) -> deque[bytes]:
         if _touches(snapshot.kv, row, sparse):
             found.append(u64(row.pack) + row.offset.to_bytes(PLACE_BYTES - 8, "big") + object_id)
 
-    for _ in in_snapshots(store, look):
+    for _ in slices.in_snapshots(store, look):
         found.sort()
         del found[PLACES_AT_ONCE:]
     return deque(found)

@@ -1,8 +1,8 @@
 """What keeps objects: refs, live rows, operations, the times of layers, and what sessions hold (docs/dev/gc.md).
 
-Every transaction that adds a root gives its row a new serial: so a collector that has read the roots once asks again
-only for what came since. A scan stops when its time is up and goes on in another snapshot: what appears meanwhile has
-a later serial and is found by the next scan.
+Every transaction that adds a root gives its row a new serial, and notes it in `recent`: so a collector that has read
+the roots once asks again only for what came since, and pays for nothing else. A scan stops when its time is up and goes
+on in another snapshot: what appears meanwhile has a later serial and is found by the next scan.
 """
 
 import time
@@ -10,15 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from fusecas import _native
 from fusecas.store.environment import KV
 from fusecas.store.ids import ObjectId
 from fusecas.store.liveness import Liveness
-from fusecas.store.session import HIT_BYTES, Hold
+from fusecas.store.rows import Hold, LayerTimes, Live, Operation, Recent, RefRow, SessionRow
 from fusecas.store.snapshot import Snapshot
-from fusecas.store.tables import SESSION_KEY, Live, Operation, RefRow, Table, to_u64, u64
+from fusecas.store.tables import ROOT_TABLES, SESSION_KEY, Table, to_session_key, to_u64, u64
 
-ID_BYTES = 32
 SECOND = 1_000_000_000
 
 
@@ -63,10 +61,12 @@ class RootScan:
         self._since = since
         self._policy = policy
         self._ended = ended
-        self._steps = [Table.SESSIONS] if held else [Table.REFS, Table.LIVE, Table.OPS]
-        if since > 0 and not held:
-            # Only then: the times of a layer are reached with the layer, unless they came after it.
-            self._steps.append(Table.LAYER_TIMES)
+        if held:
+            self._steps = [Table.SESSIONS]
+        elif since > 0:
+            self._steps = [Table.RECENT, Table.OPS]
+        else:
+            self._steps = [Table.REFS, Table.LIVE, Table.OPS]  # the times of a layer are reached with the layer
         self._start = b""
 
     def run(self, snapshot: Snapshot, reached: Reached, deadline: float) -> bool:
@@ -83,70 +83,68 @@ class RootScan:
 
     def _scan(self, table: Table, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
         match table:
-            case Table.REFS:
-                return self._refs(snapshot, reached)
-            case Table.LIVE:
-                return self._live(snapshot, reached)
             case Table.OPS:
                 return self._operations(snapshot, reached)
             case Table.SESSIONS:
                 return self._sessions(snapshot, reached)
+            case Table.RECENT:
+                return self._recent(snapshot, reached)
             case _:
-                return self._times(snapshot, reached)
+                return self._rows(table, snapshot, reached)
 
-    def _refs(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
-        for key, value in snapshot.kv.scan(Table.REFS, self._start):
-            row = RefRow.decode(value)
-            if row.serial >= self._since:
-                reached.reach(snapshot, row.target)
+    def _rows(self, table: Table, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
+        for key, value in snapshot.kv.scan(table, self._start):
+            reach_row(snapshot, table, key, value, reached)
             yield key
 
-    def _live(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
-        for key, value in snapshot.kv.scan(Table.LIVE, self._start):
-            row = Live.decode(value)
-            if row.serial >= self._since:
-                for each in row.roots():
-                    reached.reach(snapshot, each)
+    def _recent(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
+        for key, note in snapshot.kv.scan(Table.RECENT, max(self._start, u64(self._since))):
+            recent = Recent.decode(note)
+            if recent.table < len(ROOT_TABLES):
+                table = ROOT_TABLES[recent.table]
+                value = snapshot.kv.get(table, recent.key)
+                if value is not None:
+                    reach_row(snapshot, table, recent.key, value, reached)
             yield key
 
     def _operations(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
         for key, value in snapshot.kv.scan(Table.OPS, max(self._start, u64(self._since))):
-            for each in self._policy.roots_of(Operation.decode(to_u64(key), value)):
-                if snapshot.has(each):  # or it has expired: under an earlier gc with a shorter time
+            operation = Operation.decode(to_u64(key), value)
+            for each in self._policy.roots_of(operation):
+                # What an earlier gc, with a shorter time, was told to let go may be gone.
+                if operation.time >= snapshot.marks.undoable_since or snapshot.has(each):
                     reached.reach(snapshot, each)
             yield key
 
-    def _times(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
-        for key, value in snapshot.kv.scan(Table.LAYER_TIMES, self._start):
-            times, serial = _native.cbor_decode(value)
-            if serial >= self._since and snapshot.row(key) is not None:
-                reached.reach(snapshot, times)
-            yield key
-
     def _sessions(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
-        first = SESSION_KEY.unpack(self._start[:16])[0] if self._start else 0
+        first = to_session_key(self._start[:16])[0] if self._start else 0
         for session in open_sessions(snapshot.kv, first):
             if session not in self._ended:
                 start = max(self._start, SESSION_KEY.pack(session, max(1, self._since)))
                 for key, value in snapshot.kv.scan(Table.SESSIONS, start, SESSION_KEY.pack(session + 1, 0)):
-                    reach_held(snapshot, bytes(value), reached)
+                    reach_held(snapshot, Hold.decode(value), reached)
                     yield key
 
 
-def reach_held(snapshot: Snapshot, hold: bytes, reached: Reached) -> None:
+def reach_row(snapshot: Snapshot, table: Table, key: bytes, value: bytes | memoryview, reached: Reached) -> None:
+    """What one row of a table of roots keeps."""
+    match table:
+        case Table.REFS:
+            reached.reach(snapshot, RefRow.decode(value).target)
+        case Table.LIVE:
+            for each in Live.decode(value).roots():
+                reached.reach(snapshot, each)
+        case Table.LAYER_TIMES if snapshot.row(key) is not None:
+            reached.reach(snapshot, LayerTimes.decode(value).times)
+
+
+def reach_held(snapshot: Snapshot, hold: Hold, reached: Reached) -> None:
     """What one row of a session holds."""
-    kind, body = hold[0], hold[1:]
-    if kind == Hold.PUT:
-        numbers = _native.unpack_varints(body)
-        for first, count in zip(numbers[::2], numbers[1::2], strict=True):
-            for n in range(first, first + count):
-                reached.reach_leaf(n)
-    elif kind == Hold.HIT:
-        for at in range(0, len(body), HIT_BYTES):
-            reached.reach_leaf(int.from_bytes(body[at : at + HIT_BYTES], "big"))
-    else:
-        for at in range(0, len(body), ID_BYTES):
-            reached.reach(snapshot, ObjectId(body[at : at + ID_BYTES]))
+    for first, count in hold.leaves:
+        for n in range(first, first + count):
+            reached.reach_leaf(n)
+    for each in hold.nodes:
+        reached.reach(snapshot, each)
 
 
 def open_sessions(kv: KV, first: int = 0) -> Iterator[int]:
@@ -156,23 +154,24 @@ def open_sessions(kv: KV, first: int = 0) -> Iterator[int]:
         key = next((key for key, _ in kv.scan(Table.SESSIONS, start)), None)
         if key is None:
             return
-        session, serial = SESSION_KEY.unpack(key)
+        session, serial = to_session_key(key)
         if serial == 0:
             yield session
         start = SESSION_KEY.pack(session + 1, 0)
 
 
 def ended_sessions(kv: KV, liveness: Liveness, min_age: float, now: int) -> frozenset[int]:
-    """Sessions whose process is dead, and whose last write is older than `min_age` seconds or in the future.
+    """Sessions whose process is dead, and whose last write is more than `min_age` seconds from now.
 
-    `now` must have been read after `kv` was opened, or a session that ended in between is taken for one of the future.
+    In the future, too: a clock that was set right must not keep a row for years. `now` must have been read after `kv`
+    was opened, or a session that ended in between is taken for one of the future.
     """
     found = []
     for session in open_sessions(kv):
         value = kv.get(Table.SESSIONS, SESSION_KEY.pack(session, 0))
         assert value is not None
-        last_write = _native.cbor_decode(value)[0]
-        if not now - min_age * SECOND <= last_write <= now and not liveness.lives(session):
+        away = abs(SessionRow.decode(value).last_write - now)
+        if away > min_age * SECOND and not liveness.lives(session):
             found.append(session)
     return frozenset(found)
 
@@ -184,7 +183,7 @@ def ended_holds(kv: KV, most: int) -> list[bytes]:
     while start is not None and len(found) < most:
         scanned, start = kv.scan(Table.SESSIONS, start), None
         for key, _ in scanned:
-            session, serial = SESSION_KEY.unpack(key)
+            session, serial = to_session_key(key)
             if serial == 0:
                 start = SESSION_KEY.pack(session + 1, 0)
                 break

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from fusecas.errors import Damaged, RefNotFound
+from fusecas.errors import Conflict, Damaged, RefNotFound
 from fusecas.store.ids import Kind, LayerId, ObjectId, StateId, WorkspaceNodeId
 from fusecas.store.kinds import State, Workspace
 from fusecas.store.names import check_name
+from fusecas.store.rows import Live, Move, Operation
 from fusecas.store.snapshot import Snapshot
-from fusecas.store.tables import Live, Move, Operation
 from fusecas.store.transaction import Transaction
 
 DEFAULT = "main"
@@ -69,7 +69,10 @@ def advance(
     argv: Sequence[bytes],
     actor: str,
 ) -> Operation:
-    """Move a head to a layer and its live row with it. Conflict if the head has moved since it was read."""
+    """Move a head to a layer and its live row with it. Conflict if either has moved since it was read."""
+    now = transaction.get_live(head.workspace.id)
+    if now is None or now.serial != head.live.serial:
+        raise Conflict(f"workspace {head.name} has changed meanwhile", hint="look, and try again")
     node: ObjectId = transaction.put_node(Kind.WORKSPACE, replace(head.workspace, layer=layer).encode())
     move = Move(head.ref, head.id, node, head.live.pair, live.pair)
     operation = transaction.operate(verb, argv, actor, [move])

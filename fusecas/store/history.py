@@ -11,7 +11,7 @@ from fusecas.store.snapshot import Snapshot
 
 
 class HistoryEntry(NamedTuple):
-    """One layer. `time` (ns) is that of the operation that brought it to the head; None if this head never had it."""
+    """One layer. `time` (ns) is that of the last operation that brought it to the head; None if none did."""
 
     layer: LayerId
     parents: tuple[LayerId, ...]
@@ -71,5 +71,5 @@ class _Times:
                 return None
             for move in operation.moves:
                 if move.ref == self._ref and move.new_live is not None and move.new_live.layer is not None:
-                    self._found[move.new_live.layer] = operation.time
+                    self._found.setdefault(move.new_live.layer, operation.time)
         return self._found[layer]

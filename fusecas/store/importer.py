@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fusecas import _native
-from fusecas.errors import ChangedWhileRead, PathNotFound, PermissionProblem, StorageProblem, UsageError
+from fusecas.errors import ChangedWhileRead, PathNotFound, PermissionProblem, StorageProblem, TooLarge, UsageError
 from fusecas.store import prolly, trees
+from fusecas.store.descent import OPEN_DIRECTORY, Belongs, is_within
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LinksId, ObjectId, StateId, TimesId, TreeId
 from fusecas.store.kinds import Entry, EntryKind, State
 from fusecas.store.session import Session
@@ -32,7 +33,6 @@ RESERVED = b".fusecas"
 CHANGED = -1
 LARGEST_FILE = 1 << 40
 OLDEST, NEWEST = -(1 << 63), (1 << 64) - 1
-OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NO_LONGER_THE_FILE = frozenset({CHANGED, errno.ESTALE, errno.ELOOP, errno.ENXIO, errno.ENODEV})
 
@@ -136,14 +136,15 @@ def import_tree(
     *,
     owner: tuple[int, int] | None = None,
     trusted_xattrs: bool = False,
-    skip: Callable[[int, int], bool] = lambda device, inode: False,
+    skip: Belongs = lambda device, inode: False,
     skip_changed: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Imported:
     """Put a folder's state and times into the session.
 
-    `owner` is the reference owner, by default the folder's own; `skip(device, inode)` leaves directories out. A file
-    that keeps changing while it is read makes the import fail, or, with `skip_changed`, is left out and named.
+    `owner` is the reference owner, by default the folder's own; `skip(device, inode)` leaves files and directories
+    out. A file that keeps changing while it is read makes the import fail, or, with `skip_changed`, is left out and
+    named.
     """
     return _Import(session, owner, trusted_xattrs, skip, skip_changed, progress).run(source)
 
@@ -154,7 +155,7 @@ class _Import:
         session: Session,
         owner: tuple[int, int] | None,
         trusted: bool,
-        skip: Callable[[int, int], bool],
+        skip: Belongs,
         skip_changed: bool,
         progress: Callable[[Progress], None] | None,
     ) -> None:
@@ -174,7 +175,8 @@ class _Import:
         except OSError as error:
             raise problem(os.fsencode(source), error.errno) from error
         try:
-            self._refuse_own(source, descriptor)
+            if is_within(descriptor, self._skip):
+                raise UsageError(f"{source} belongs to a repository itself")
             own = _own_listing(descriptor, self._trusted)
             if self._owner is None:
                 self._owner = (own.uid, own.gid)
@@ -199,25 +201,6 @@ class _Import:
             size=self._bytes,
             skipped=tuple(self._skipped),
         )
-
-    def _refuse_own(self, source: Path, descriptor: int) -> None:
-        """Nothing from within our own store: closing LMDB's lock file would drop this process's locks."""
-        place = os.dup(descriptor)
-        try:
-            while True:
-                here = os.fstat(place)
-                if self._skip(here.st_dev, here.st_ino):
-                    raise UsageError(f"{source} belongs to the repository itself")
-                try:
-                    above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
-                except PermissionError:
-                    return  # above is nothing that this user could have a store in
-                os.close(place)
-                place = above
-                if os.path.samestat(os.fstat(place), here):
-                    return
-        finally:
-            os.close(place)
 
     def _report(self) -> None:
         if self._progress is not None:
@@ -246,23 +229,31 @@ class _Import:
                     os.close(folder.descriptor)
 
     def _open_below(self, folder: Folder, found: Listed, path: bytes) -> Folder | None:
-        if self._skip(found.device, found.inode):
-            self._skipped.append((path, "belongs to fusecas"))
-            return None
-        try:
-            descriptor = os.open(found.name, OPEN_DIRECTORY, dir_fd=folder.descriptor)
-        except OSError as error:
-            status = errno.ESTALE if error.errno == errno.ENOTDIR else error.errno or errno.EIO
-            self._unread(path, status)
-            return None
-        try:
-            here = os.fstat(descriptor)
-            if (here.st_dev, here.st_ino) == (found.device, found.inode):
-                return self._enter(path, descriptor, found)
-        except OSError as error:
-            os.close(descriptor)
-            raise problem(path, error.errno) from error
-        os.close(descriptor)
+        """Enter a directory; if it has been replaced since it was listed, take what is there now."""
+        for _ in range(TRIES):
+            status = errno.ESTALE
+            try:
+                descriptor = os.open(found.name, OPEN_DIRECTORY, dir_fd=folder.descriptor)
+            except OSError as error:
+                status = errno.ESTALE if error.errno == errno.ENOTDIR else error.errno or errno.EIO
+            else:
+                try:
+                    here = os.fstat(descriptor)
+                    if (here.st_dev, here.st_ino) == (found.device, found.inode):
+                        return self._enter(path, descriptor, found)
+                except OSError as error:
+                    os.close(descriptor)
+                    raise problem(path, error.errno) from error
+                os.close(descriptor)
+            if status not in NO_LONGER_THE_FILE:
+                self._unread(path, status)
+                return None
+            again = self._look_again(folder, found.name)
+            if again is None:
+                return None
+            if again.kind != EntryKind.DIRECTORY:
+                return self._take(folder, again)
+            found = again
         self._unread(path, CHANGED)
         return None
 
@@ -308,6 +299,8 @@ class _Import:
         path = trees.join(folder.path, found.name)
         if path == RESERVED or found.kind == 0:
             self._skipped.append((path, "belongs to fusecas" if path == RESERVED else "of a kind that is not known"))
+        elif self._skip(found.device, found.inode):
+            self._skipped.append((path, "belongs to fusecas"))
         elif found.kind == EntryKind.DIRECTORY:
             return self._open_below(folder, found, path)
         elif found.nlink > 1 and (found.device, found.inode) in self._linked:
@@ -386,7 +379,7 @@ class _Import:
         group: list[Listed] = []
         size = 0
         for each in found:
-            if each.kind != EntryKind.FILE or each.size > SMALL_FILE:
+            if each.kind != EntryKind.FILE or each.size > SMALL_FILE or self._skip(each.device, each.inode):
                 continue
             if each.nlink > 1 and (each.device, each.inode) in self._linked:
                 continue
@@ -399,7 +392,7 @@ class _Import:
             self._read_group(folder, group)
 
     def _read_group(self, folder: Folder, group: Sequence[Listed]) -> None:
-        wanted = [(each.name, each.device, each.inode) for each in group]
+        wanted = [(each.name, each.device, each.inode, each.ctime) for each in group]
         results = _native.read_files(self._session.batch, folder.descriptor, wanted)
         for each, (status, content, size, mtime) in zip(group, results, strict=True):
             folder.contents[each.name] = status or Content(content, size, mtime)
@@ -439,8 +432,9 @@ class _Import:
     def _stream(self, descriptor: int, found: Listed) -> Content | int:
         """A file piece by piece, however large it is."""
         before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode) or (before.st_dev, before.st_ino) != (found.device, found.inode):
-            return errno.ESTALE
+        listed = (found.device, found.inode, found.ctime)
+        if not stat.S_ISREG(before.st_mode) or (before.st_dev, before.st_ino, before.st_ctime_ns) != listed:
+            return errno.ESTALE  # its mode and attributes, read before, may not be those that go with the bytes
         if before.st_size > LARGEST_FILE:
             return errno.EFBIG
         writer = _native.ContentWriter()
@@ -549,8 +543,10 @@ def problem(path: bytes, number: int | None) -> Exception:
     reason = os.strerror(number or errno.EIO)
     message = f"{trees.shown(path)}: {reason}"
     details: dict[str, object] = {"path": trees.shown(path)}
-    if number in (errno.ENOENT, errno.ENOTDIR):
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return PathNotFound(message, details=details)
     if number in (errno.EACCES, errno.EPERM):
         return PermissionProblem(message, details=details)
+    if number == errno.EFBIG:
+        return TooLarge(f"{trees.shown(path)}: over 1 TiB, the largest file that is kept", details=details)
     return StorageProblem(message, details=details)

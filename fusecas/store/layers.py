@@ -8,7 +8,7 @@ from fusecas.store import heads
 from fusecas.store.ids import Kind, LayerId
 from fusecas.store.importer import Imported, Progress, import_tree
 from fusecas.store.kinds import Layer
-from fusecas.store.repository import Repository, identities
+from fusecas.store.repository import Repository, own_files
 from fusecas.store.session import Session
 from fusecas.store.transaction import Transaction
 
@@ -49,14 +49,13 @@ def import_layer(
 
     With `move_head` the head moves to it; without, the layer is there for gc's min-age, for somebody to name it.
     """
-    own = identities(repository.folder)
     with repository.store.session() as session:
         imported = import_tree(
             session,
             source,
             owner=owner,
             trusted_xattrs=trusted_xattrs,
-            skip=lambda device, inode: (device, inode) in own,
+            skip=own_files(repository.folder),
             skip_changed=skip_changed,
             progress=progress,
         )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakMethod
 
 from fusecas.errors import InUse
 
@@ -38,6 +39,9 @@ class FileLiveness:
         self._ours = os.open(path, flags, 0o600)
         self._asking = os.open(path, flags, 0o600)
         self._gc_lock = path.with_name("gc.lock")
+        # A process forked from us, without exec, would keep our sessions alive as long as it lives itself.
+        forget = WeakMethod(self._forget)
+        os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
 
     def begin(self, session: int) -> None:
         try:
@@ -68,9 +72,14 @@ class FileLiveness:
         finally:
             os.close(descriptor)
 
+    def _forget(self) -> None:
+        if self._ours >= 0:
+            self.close()
+
     def close(self) -> None:
         os.close(self._ours)
         os.close(self._asking)
+        self._ours = self._asking = -1
 
 
 class MemoryLiveness:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Never
+from typing import Any, ClassVar, Never
 
 import lmdb
 
@@ -94,6 +94,9 @@ class LmdbKV:
 class LmdbEnvironment:
     """Thread-safe. Owns the process's only handle on this environment."""
 
+    locks_open_here: ClassVar[set[tuple[int, int]]] = set()
+    """Device and inode of each lock file that this process has open: nobody else may open and close it."""
+
     def __init__(self, folder: Path, *, create: bool) -> None:
         self.folder = folder
         self._writing = threading.Lock()
@@ -104,6 +107,9 @@ class LmdbEnvironment:
             check_file(folder / "data.mdb")
         self._env = self._open(create)
         try:
+            lock = os.stat(folder / "lock.mdb")
+            self._lock = lock.st_dev, lock.st_ino
+            self.locks_open_here.add(self._lock)
             with self._translated():
                 self._env.reader_check()
                 self._tables = self._create_tables() if create else self._open_tables()
@@ -147,7 +153,9 @@ class LmdbEnvironment:
             return env
 
     def close(self) -> None:
-        self._env.close()
+        with self._writing:  # a transaction of another thread holds a lock that only it can give back
+            self._env.close()
+        self.locks_open_here.discard(self._lock)
 
     def reader_check(self) -> int:
         """Free the slots of readers that were killed: they keep freed space from being reused."""

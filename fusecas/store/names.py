@@ -1,11 +1,15 @@
 """The rules for names of refs."""
 
+from unicodedata import category
+
 from fusecas.errors import BadName
 
 NAMESPACES = ("heads", "tags", "packages", "vars", "labels", "pins")
 LONGEST = 255
 RESERVED = ("ws", "hash")
-FORBIDDEN = frozenset(":~^@{}*?[\\ ") | {chr(code) for code in range(32)} | {"\x7f"}
+FORBIDDEN = frozenset(":~^@{}*?[\\ ")
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
+"""Categories of characters that a terminal does not show as themselves: controls, formats, spaces."""
 
 
 def check_name(name: str) -> str:
@@ -21,11 +25,11 @@ def _problem(name: str) -> str | None:
         length = len(name.encode())
     except UnicodeEncodeError:
         return "it is not UTF-8"
-    if not 1 <= length <= LONGEST - len("packages/"):
-        return f"it has {length} bytes, 1 to {LONGEST - len('packages/')} are allowed"
+    if not 1 <= length <= LONGEST:
+        return f"it has {length} bytes, 1 to {LONGEST} are allowed"
     if any(segment in ("", ".", "..") for segment in name.split("/")):
         return "an empty segment, '.' or '..' between slashes"
-    if found := sorted(FORBIDDEN & set(name)):
+    if found := sorted(each for each in set(name) if each in FORBIDDEN or category(each) in UNSEEN):
         return f"it holds {found[0]!r}"
     if name.startswith("-"):
         return "it starts with '-'"

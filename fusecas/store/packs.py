@@ -13,7 +13,8 @@ from fusecas import _native
 from fusecas.errors import CorruptObject, MissingObject
 from fusecas.store.environment import KV, Value
 from fusecas.store.ids import Kind, ObjectId
-from fusecas.store.tables import Row, Table, to_u64, u64
+from fusecas.store.rows import Row, decode_count, encode_count
+from fusecas.store.tables import Table, to_u64, u64
 
 BIG_PACK = 64 * 4096 - 16
 SMALL_PACK = 4 * 4096 - 16
@@ -80,15 +81,20 @@ def find_row(kv: KV, object_id: bytes) -> Row | None:
 
 def rows(kv: KV, start: bytes = b"") -> Iterator[tuple[ObjectId, Row]]:
     """Every row in the order of ids, condemned or not. Don't write meanwhile."""
+    return ((object_id, Row.decode(value)) for object_id, value in raw_rows(kv, start))
+
+
+def raw_rows(kv: KV, start: bytes = b"") -> Iterator[tuple[ObjectId, Value]]:
+    """The same, for who must not fail at one that can't be decoded."""
     young, index = kv.scan(Table.YOUNG, start), kv.scan(Table.INDEX, start)
     ours, theirs = next(young, None), next(index, None)
     while ours is not None or theirs is not None:
         if theirs is None or (ours is not None and ours[0] < theirs[0]):
             assert ours is not None
-            yield ObjectId(ours[0]), Row.decode(ours[1])
+            yield ObjectId(ours[0]), ours[1]
             ours = next(young, None)
         else:
-            yield ObjectId(theirs[0]), Row.decode(theirs[1])
+            yield ObjectId(theirs[0]), theirs[1]
             theirs = next(index, None)
 
 
@@ -135,7 +141,7 @@ def _append_stream(kv: KV, stream: bytes, base: int) -> _Places:
     cuts = [*range(0, big * BIG_PACK, BIG_PACK), *range(big * BIG_PACK, len(stream), SMALL_PACK), len(stream)]
     pieces = [view[start:stop] for start, stop in pairwise(cuts)]
     kv.append(Table.DATA, [(u64(base + i), piece) for i, piece in enumerate(pieces)])
-    lengths = [(u64(base + i), _native.pack_varints([len(piece)])) for i, piece in enumerate(pieces)]
+    lengths = [(u64(base + i), encode_count(len(piece))) for i, piece in enumerate(pieces)]
     kv.append(Table.PACKS, lengths)
     return _Places(base, big)
 
@@ -210,12 +216,16 @@ def recipe_is_intact(content_id: bytes, data: bytes) -> bool:
 
 def release(kv: KV, row: Row) -> None:
     """Give back the space of an object whose row goes: a pack without live bytes is deleted."""
-    for span in spans(kv, row):
+    try:
+        held = spans(kv, row)
+    except MissingObject:
+        return  # a damaged store: what is gone needs no giving back, and must not keep gc from going on
+    for span in held:
         key = u64(span.pack)
         value = kv.get(Table.PACKS, key)
-        live = (_native.unpack_varints(value)[0] if value is not None else 0) - (span.stop - span.start)
+        live = (decode_count(value) if value is not None else 0) - (span.stop - span.start)
         if live > 0:
-            kv.put(Table.PACKS, key, _native.pack_varints([live]))
+            kv.put(Table.PACKS, key, encode_count(live))
         else:
             kv.delete(Table.PACKS, key)
             kv.delete(Table.DATA, key)

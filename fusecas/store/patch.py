@@ -1,47 +1,92 @@
-"""Changes as text: unified diffs that `git apply` and `patch` accept, one-letter states, counts of lines."""
+"""Changes as text: diffs that `git apply` accepts (and `patch`, but for what is binary), letters, counts of lines.
+
+What such a diff can't say (owners, attributes, most modes, empty directories, pipes) is said in a line that begins
+with `#`, which those programs pass over.
+"""
 
 import difflib
+import hashlib
+import zlib
+from base64 import b85encode
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from fusecas.store import trees
 from fusecas.store.diff import META, Change, ChangeKind
 from fusecas.store.kinds import Entry, EntryKind
 from fusecas.store.snapshot import Snapshot
 
 CONTEXT = 3
 LARGEST_TEXT = 8 << 20
+LARGEST_BINARY = 64 << 20
 PROBE = 8000
 MOST_COMPARISONS = 4_000_000
 NO_NEWLINE = b"\\ No newline at end of file\n"
-GIT_MODES = {EntryKind.SYMLINK: 0o120000}
+SHOWN = (EntryKind.FILE, EntryKind.SYMLINK)
+NO_BLOB = b"0" * 40
 
 Opcode = tuple[str, int, int, int, int]
 
 
 def patch(reader: Snapshot, change: Change) -> Iterator[bytes]:
-    """The lines of one change. What text can't show is said in a line."""
-    old, new = change.old, change.new
-    if (old is not None and old.is_directory) or (new is not None and new.is_directory):
-        yield from _directory_lines(change)
-        return
-    if old is not None and new is not None and old.kind != new.kind:
+    """The lines of one change."""
+    old, new = _shown(change.old), _shown(change.new)
+    unsaid = _unsaid(change)
+    if unsaid:
+        origin = b"" if change.old_path is None else quoted(change.old_path) + b" -> "
+        yield b"# " + origin + quoted(change.path or b".") + b": " + ", ".join(unsaid).encode() + b"\n"
+    if change.old_path is not None and change.old is not None and change.old.is_directory:
+        yield from _moved_files(reader, change)
+    elif old is not None and new is not None and old.kind != new.kind:
         # As git does: the old one goes, the new one comes.
-        yield from patch(reader, change._replace(kinds=frozenset({ChangeKind.REMOVED}), new=None, links=None))
-        yield from patch(reader, change._replace(kinds=frozenset({ChangeKind.ADDED}), old=None, links=None))
+        yield from _one_file(reader, change.path, change.path, old, None)
+        yield from _one_file(reader, change.path, change.path, None, new)
+    else:
+        yield from _one_file(reader, change.old_path or change.path, change.path, old, new)
+
+
+def _shown(entry: Entry | None) -> Entry | None:
+    """Only files and links are in a diff."""
+    return entry if entry is not None and entry.kind in SHOWN else None
+
+
+def _unsaid(change: Change) -> list[str]:
+    """What of a change no diff can say."""
+    kinds = set(change.kinds)
+    old, new = _shown(change.old), _shown(change.new)
+    if old is not None and new is not None and git_mode(old) != git_mode(new):
+        kinds.discard(ChangeKind.MODE)
+    if old is not None or new is not None:
+        kinds &= META
+    return sorted(kind.value for kind in kinds)
+
+
+def _moved_files(reader: Snapshot, change: Change) -> Iterator[bytes]:
+    """A directory that was moved is, to a diff, all its files."""
+    assert change.old is not None and change.old_path is not None
+    for below, entry in trees.walk(reader, change.old.target):
+        if entry.kind in SHOWN:
+            places = trees.join(change.old_path, below), trees.join(change.path, below)
+            yield from _one_file(reader, *places, entry, entry)
+
+
+def _one_file(reader: Snapshot, old_path: bytes, path: bytes, old: Entry | None, new: Entry | None) -> Iterator[bytes]:
+    is_same = _content(old) == _content(new)
+    if old_path == path and is_same and (old is None or new is None or git_mode(old) == git_mode(new)):
         return
-    old_path = change.path if change.old_path is None else change.old_path
-    yield b"diff --git " + quoted(b"a/" + old_path) + b" " + quoted(b"b/" + change.path) + b"\n"
+    before, after = (None, None) if is_same else (_data(reader, old), _data(reader, new))
+    if not is_same and (before is None or after is None):
+        yield b"# " + quoted(path) + b": too large for a diff\n"
+        return
+    yield b"diff --git " + quoted(b"a/" + old_path) + b" " + quoted(b"b/" + path) + b"\n"
     yield from _mode_lines(old, new)
-    if change.old_path is not None:
-        yield b"similarity index 100%\nrename from " + quoted(old_path) + b"\nrename to " + quoted(change.path) + b"\n"
-    if _content(old) != _content(new):
-        yield from _content_lines(reader, old_path, change.path, old, new)
-
-
-def _directory_lines(change: Change) -> Iterator[bytes]:
-    kinds = ", ".join(sorted(change.kinds)).encode()
-    origin = b"" if change.old_path is None else quoted(change.old_path) + b" -> "
-    yield b"# directory " + origin + quoted(change.path or b".") + b": " + kinds + b"\n"
+    if old_path != path:
+        yield b"similarity index 100%\nrename from " + quoted(old_path) + b"\nrename to " + quoted(path) + b"\n"
+    if before is not None and after is not None:
+        if _is_text(before) and _is_text(after):
+            yield from _text_lines(old_path, path, old, new, before, after)
+        else:
+            yield from _binary_lines(old, new, before, after)
 
 
 def _content(entry: Entry | None) -> tuple[object, ...]:
@@ -49,7 +94,9 @@ def _content(entry: Entry | None) -> tuple[object, ...]:
 
 
 def git_mode(entry: Entry) -> int:
-    return GIT_MODES.get(EntryKind(entry.kind), 0o100755 if entry.mode & 0o100 else 0o100644)
+    if entry.kind == EntryKind.SYMLINK:
+        return 0o120000
+    return 0o100755 if entry.mode & 0o100 else 0o100644
 
 
 def _mode_lines(old: Entry | None, new: Entry | None) -> Iterator[bytes]:
@@ -61,31 +108,63 @@ def _mode_lines(old: Entry | None, new: Entry | None) -> Iterator[bytes]:
         yield b"old mode %o\nnew mode %o\n" % (git_mode(old), git_mode(new))
 
 
-def _content_lines(
-    reader: Snapshot, old_path: bytes, path: bytes, old: Entry | None, new: Entry | None
+def _data(reader: Snapshot, entry: Entry | None) -> bytes | None:
+    """A file's bytes, a link's target; None for what is too large."""
+    if entry is None:
+        return b""
+    if entry.kind == EntryKind.SYMLINK:
+        return entry.target or b""
+    if entry.size > LARGEST_BINARY:
+        return None
+    return b"" if entry.target is None else reader.read_content(entry.target)
+
+
+def _is_text(data: bytes) -> bool:
+    return len(data) <= LARGEST_TEXT and b"\0" not in data[:PROBE]
+
+
+def _text_lines(
+    old_path: bytes, path: bytes, old: Entry | None, new: Entry | None, before: bytes, after: bytes
 ) -> Iterator[bytes]:
-    before, after = _text(reader, old), _text(reader, new)
-    left = b"/dev/null" if old is None else quoted(b"a/" + old_path)
-    right = b"/dev/null" if new is None else quoted(b"b/" + path)
-    if before is None or after is None:
-        yield b"Binary files " + left + b" and " + right + b" differ\n"
-        return
-    if not before and not after:
-        return
-    yield b"--- " + left + b"\n+++ " + right + b"\n"
-    yield from unified(before, after)
+    if before or after:
+        yield b"--- " + (b"/dev/null" if old is None else _in_header(b"a/" + old_path)) + b"\n"
+        yield b"+++ " + (b"/dev/null" if new is None else _in_header(b"b/" + path)) + b"\n"
+        yield from unified(_lines(before), _lines(after))
+
+
+def _in_header(path: bytes) -> bytes:
+    """A name with a space ends with a tab: else `patch` takes what follows the space for a time."""
+    name = quoted(path)
+    return name + b"\t" if b" " in name and not name.startswith(b'"') else name
+
+
+def _binary_lines(old: Entry | None, new: Entry | None, before: bytes, after: bytes) -> Iterator[bytes]:
+    """As `git diff --binary` does: both whole contents, so that it can be applied in reverse, too."""
+    blobs = [NO_BLOB if entry is None else _blob(data) for entry, data in ((old, before), (new, after))]
+    same_mode = b"" if old is None or new is None or git_mode(old) != git_mode(new) else b" %o" % git_mode(new)
+    yield b"index " + blobs[0] + b".." + blobs[1] + same_mode + b"\n"
+    yield b"GIT binary patch\n"
+    for data in (after, before):
+        yield b"literal %d\n" % len(data)
+        packed = zlib.compress(data)
+        for at in range(0, len(packed), 52):
+            piece = packed[at : at + 52]
+            length = len(piece) + (ord("A") - 1 if len(piece) <= 26 else ord("a") - 27)
+            yield bytes([length]) + b85encode(piece, pad=True) + b"\n"
+        yield b"\n"
+
+
+def _blob(data: bytes) -> bytes:
+    """The name that git has for these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest().encode()
 
 
 def _text(reader: Snapshot, entry: Entry | None) -> list[bytes] | None:
-    """A file's lines, a link's target; None for what is not text or too long to show."""
-    if entry is None:
-        return []
-    if entry.kind == EntryKind.SYMLINK:
-        return [entry.target or b""]
-    if not entry.is_file or entry.size > LARGEST_TEXT:
+    """The lines of a file or of a link's target; None for what is not text or too long to compare."""
+    if entry is not None and entry.kind not in SHOWN:
         return None
-    data = b"" if entry.target is None else reader.read_content(entry.target)
-    return None if b"\0" in data[:PROBE] else _lines(data)
+    data = None if entry is not None and entry.size > LARGEST_TEXT else _data(reader, entry)
+    return _lines(data) if data is not None and _is_text(data) else None
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -8,6 +8,7 @@ A `Loader` gives the bytes of a node, a `Saver` takes a new one (children before
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -26,8 +27,12 @@ KEY, CHILD = 0, 1
 
 
 class Node(NamedTuple):
+    """`n`, `size`: what it counts for above."""
+
     level: int
     entries: list[LeafEntry]
+    n: int
+    size: int
 
     @property
     def last(self) -> bytes:
@@ -47,6 +52,13 @@ def load_node(kind: Kind, object_id: bytes, load: Loader) -> Node:
         return Node(*_native.decode_node(kind, load(ObjectId(object_id), kind)))
     except _native.FormatError as error:
         raise InvalidObject(f"{kind.name.lower()} {bytes(object_id).hex()} is malformed: {error}") from error
+
+
+def load_child(kind: Kind, node: Node, at: int, load: Loader) -> Node:
+    """The node below an inner node's entry; InvalidObject unless it is what the entry says of it."""
+    child = load_node(kind, node.entries[at][CHILD], load)
+    check_child(node, at, child)
+    return child
 
 
 def _encode(kind: Kind, level: int, entries: list[LeafEntry]) -> list[Made]:
@@ -116,28 +128,32 @@ def build(kind: Kind, entries: Iterable[LeafEntry], save: Saver) -> ObjectId | N
 
 
 def find(kind: Kind, root: bytes | None, key: bytes, load: Loader) -> LeafEntry | None:
-    while root is not None:
-        node = load_node(kind, root, load)
+    if root is None:
+        return None
+    node = load_node(kind, root, load)
+    while True:
         at = bisect_left(node.entries, key, key=_key)
         if at == len(node.entries):
             return None
         if node.level == 0:
             return node.entries[at] if node.entries[at][KEY] == key else None
-        root = node.entries[at][CHILD]
-    return None
+        node = load_child(kind, node, at, load)
 
 
 def entries(kind: Kind, root: bytes | None, load: Loader, start: bytes = b"") -> Iterator[LeafEntry]:
     """Leaf entries in order, from the first that is not below `start`."""
     if root is None:
         return
-    node = load_node(kind, root, load)
-    at = bisect_left(node.entries, start, key=_key)
+    yield from _entries_below(kind, load_node(kind, root, load), load, start)
+
+
+def _entries_below(kind: Kind, node: Node, load: Loader, start: bytes) -> Iterator[LeafEntry]:
+    first = bisect_left(node.entries, start, key=_key)
     if node.level == 0:
-        yield from node.entries[at:]
+        yield from node.entries[first:]
         return
-    for inner in node.entries[at:]:
-        yield from entries(kind, inner[CHILD], load, start)
+    for at in range(first, len(node.entries)):
+        yield from _entries_below(kind, load_child(kind, node, at, load), load, start)
 
 
 def weight(kind: Kind, entry: LeafEntry) -> tuple[int, int]:
@@ -150,16 +166,12 @@ def weight(kind: Kind, entry: LeafEntry) -> tuple[int, int]:
     return 1, size if entry_kind == EntryKind.FILE else 0
 
 
-def node_totals(kind: Kind, node: Node) -> tuple[int, int]:
-    if node.level > 0:
-        return sum(each[2] for each in node.entries), sum(each[3] for each in node.entries)
-    weights = [weight(kind, each) for each in node.entries]
-    return sum(n for n, _ in weights), sum(size for _, size in weights)
-
-
 def totals(kind: Kind, root: bytes | None, load: Loader) -> tuple[int, int]:
     """(entries, bytes) below a root; reads the root only."""
-    return (0, 0) if root is None else node_totals(kind, load_node(kind, root, load))
+    if root is None:
+        return 0, 0
+    node = load_node(kind, root, load)
+    return node.n, node.size
 
 
 # ---- changing
@@ -171,32 +183,35 @@ class _Level:
     def __init__(self, kind: Kind, root: bytes, load: Loader) -> None:
         self._kind = kind
         self._load = load
-        self._root = root
-        self._nodes: dict[bytes, Node] = {}
-        self.height = self.node(root).level
+        self.root = self.load(root)
+        self.height = self.root.level
+        self._children: dict[bytes, Node] = {}
 
-    def node(self, object_id: bytes) -> Node:
-        found = self._nodes.get(object_id)
+    def load(self, object_id: bytes) -> Node:
+        return load_node(self._kind, object_id, self._load)
+
+    def child(self, node: Node, at: int) -> Node:
+        child_id: bytes = node.entries[at][CHILD]
+        found = self._children.get(child_id)
         if found is None:
-            found = self._nodes[object_id] = load_node(self._kind, object_id, self._load)
+            found = self._children[child_id] = load_child(self._kind, node, at, self._load)
         return found
 
     def holding(self, level: int, key: bytes) -> Node:
         """The node of that level in which `key` is or would be."""
-        node = self.node(self._root)
+        node = self.root
         while node.level > level:
-            at = min(bisect_left(node.entries, key, key=_key), len(node.entries) - 1)
-            node = self.node(node.entries[at][CHILD])
+            node = self.child(node, min(bisect_left(node.entries, key, key=_key), len(node.entries) - 1))
         return node
 
     def after(self, level: int, key: bytes) -> Node | None:
         """The first node of that level whose keys all lie beyond `key`, which ends a node."""
-        node = self.node(self._root)
+        node = self.root
         while node.level > level:
             at = bisect_right(node.entries, key, key=_key)
             if at == len(node.entries):
                 return None
-            node = self.node(node.entries[at][CHILD])
+            node = self.child(node, at)
         return node if node.entries[0][KEY] > key else None
 
 
@@ -237,27 +252,30 @@ def _edit_level(
             stop = len(keys) if following is None else bisect_right(keys, node.last, at)
             buffer += _merged(node.entries, [(key, changes[key]) for key in keys[at:stop]])
             at = stop
-            if following is None or _ends_with_cut(level, buffer):
+            if following is None:
+                break
+            tail = _open_tail(level, buffer)
+            if tail == 0:
                 break
             # The last node may have lost its border: whole nodes are settled, the rest runs on.
+            if tail < len(buffer):
+                made += _encode(kind, level, buffer[:-tail])
+                buffer = buffer[-tail:]
             node = following
         if buffer:
-            fresh = _encode(kind, level, buffer)
-            made += fresh
-            above.update((each.inner[KEY], each.inner) for each in fresh)
+            made += _encode(kind, level, buffer)
+    above.update((each.inner[KEY], each.inner) for each in made)
     return made, {key: inner for key, inner in above.items() if not _is_same(levels, level, key, inner)}
 
 
-def _ends_with_cut(level: int, buffer: list[LeafEntry]) -> bool:
-    """Whether what follows `buffer` starts a node of its own."""
-    if not buffer:
-        return True
+def _open_tail(level: int, buffer: list[LeafEntry]) -> int:
+    """How many entries at the end of `buffer`, which begins a node, are in no whole node yet."""
     run = 0
-    for entry in reversed(buffer):
-        if run and _native.is_cut(level, entry[KEY]):
-            break
+    for entry in buffer:
         run += 1
-    return _native.is_cut(level, buffer[-1][KEY]) or run % MOST_ENTRIES == 0
+        if run == MOST_ENTRIES or _native.is_cut(level, entry[KEY]):
+            run = 0
+    return run
 
 
 def _merged(old: list[LeafEntry], changes: list[tuple[bytes, LeafEntry | None]]) -> list[LeafEntry]:
@@ -296,7 +314,7 @@ def _crown(kind: Kind, levels: _Level, made_by_level: list[list[Made]], save: Sa
     root = top[0].inner[CHILD]
     while height > 0:
         data = fresh.get(root)
-        inner = _native.decode_node(kind, data)[1] if data is not None else levels.node(root).entries
+        inner = levels.load(root).entries if data is None else _native.decode_node(kind, data)[1]
         if len(inner) > 1:
             break
         height, root = height - 1, inner[0][CHILD]
@@ -325,56 +343,80 @@ def diff(kind: Kind, a: bytes | None, b: bytes | None, load: Loader) -> Iterator
     """(key, entry in a, entry in b) where they differ, in order. Nodes that both have are not read."""
     if a == b:
         return
-    left, right = _top(kind, a, load), _top(kind, b, load)
-    while left.level > right.level:
-        left = _lower(kind, left, load)
-    while right.level > left.level:
-        right = _lower(kind, right, load)
-    yield from _diff_nodes(kind, left, right, load)
-
-
-def _top(kind: Kind, root: bytes | None, load: Loader) -> Node:
-    return Node(0, []) if root is None else load_node(kind, root, load)
-
-
-def _lower(kind: Kind, node: Node, load: Loader) -> Node:
-    """All entries of the level below, as if they were one node's."""
-    lower = (load_node(kind, inner[CHILD], load).entries for inner in node.entries)
-    return Node(node.level - 1, list(chain.from_iterable(lower)))
-
-
-def _diff_nodes(kind: Kind, a: Node, b: Node, load: Loader) -> Iterator[Difference]:
-    if a.level == 0:
-        yield from _diff_entries(iter(a.entries), iter(b.entries))
+    if a is None or b is None:  # a whole tree, entry by entry: it may be large
+        for entry in entries(kind, b if a is None else a, load):
+            yield (entry[KEY], None, entry) if a is None else (entry[KEY], entry, None)
         return
-    for left, right in _unequal_runs(a.entries, b.entries):
+    left, right = _Side(kind, load, a), _Side(kind, load, b)
+    while left.level > right.level:
+        left = left.lower()
+    while right.level > left.level:
+        right = right.lower()
+    yield from _diff_sides(left, right)
+
+
+class _Side:
+    """A run of one level of a tree, as if it were one node's; each entry knows the node that it stands in."""
+
+    def __init__(self, kind: Kind, load: Loader, root: bytes) -> None:
+        node = load_node(kind, root, load)
+        self._kind, self._load = kind, load
+        self.level = node.level
+        self.places = [(node, at) for at in range(len(node.entries))]
+
+    def part(self, places: list[tuple[Node, int]]) -> "_Side":
+        side = copy(self)
+        side.places = places
+        return side
+
+    def inner_entries(self) -> set[LeafEntry]:
+        return {node.entries[at] for node, at in self.places}
+
+    def _children(self) -> Iterator[Node]:
+        for node, at in self.places:
+            yield load_child(self._kind, node, at, self._load)
+
+    def lower(self) -> "_Side":
+        side = self.part([(child, at) for child in self._children() for at in range(len(child.entries))])
+        side.level -= 1
+        return side
+
+    def leaves(self) -> Iterator[LeafEntry]:
+        if self.level == 0:
+            return (node.entries[at] for node, at in self.places)
+        return chain.from_iterable(child.entries for child in self._children())
+
+
+def _diff_sides(a: _Side, b: _Side) -> Iterator[Difference]:
+    if a.level == 0:
+        yield from _diff_entries(a.leaves(), b.leaves())
+        return
+    for left, right in _unequal_runs(a, b):
         if a.level == 1:
-            yield from _diff_entries(_leaves(kind, left, load), _leaves(kind, right, load))
+            yield from _diff_entries(left.leaves(), right.leaves())
         else:
-            one, other = Node(a.level, left), Node(a.level, right)
-            yield from _diff_nodes(kind, _lower(kind, one, load), _lower(kind, other, load), load)
+            yield from _diff_sides(left.lower(), right.lower())
 
 
-def _leaves(kind: Kind, inner: list[LeafEntry], load: Loader) -> Iterator[LeafEntry]:
-    for each in inner:
-        yield from load_node(kind, each[CHILD], load).entries
-
-
-def _unequal_runs(a: list[LeafEntry], b: list[LeafEntry]) -> Iterator[tuple[list[LeafEntry], list[LeafEntry]]]:
+def _unequal_runs(a: _Side, b: _Side) -> Iterator[tuple[_Side, _Side]]:
     """What lies between the children that both have."""
-    common = {each[CHILD] for each in a} & {each[CHILD] for each in b}
+    common = a.inner_entries() & b.inner_entries()
     i = j = 0
-    while i < len(a) or j < len(b):
-        left, right = [], []
-        while i < len(a) and a[i][CHILD] not in common:
-            left.append(a[i])
-            i += 1
-        while j < len(b) and b[j][CHILD] not in common:
-            right.append(b[j])
-            j += 1
-        if left or right:
-            yield left, right
+    while i < len(a.places) or j < len(b.places):
+        start, other_start = i, j
+        i, j = _to_common(a, i, common), _to_common(b, j, common)
+        if i > start or j > other_start:
+            yield a.part(a.places[start:i]), b.part(b.places[other_start:j])
         i, j = i + 1, j + 1
+
+
+def _to_common(side: _Side, at: int, common: set[LeafEntry]) -> int:
+    while at < len(side.places):
+        node, index = side.places[at]
+        if node.entries[index] in common:
+            break
+        at += 1
+    return at
 
 
 def _diff_entries(a: Iterator[LeafEntry], b: Iterator[LeafEntry]) -> Iterator[Difference]:
@@ -409,27 +451,26 @@ def check(kind: Kind, root: bytes | None, load: Loader) -> None:
 def _check_below(kind: Kind, node: Node, load: Loader, last_of_level: bool) -> None:
     if node.level == 0:
         return
-    before: bytes | None = None
-    for inner in node.entries:
-        child = load_node(kind, inner[CHILD], load)
-        check_child(kind, node, inner, child, before)
-        is_last = last_of_level and inner is node.entries[-1]
+    for at in range(len(node.entries)):
+        child = load_child(kind, node, at, load)
+        is_last = last_of_level and at == len(node.entries) - 1
         if not is_last:
             check_end(child)
-        before = inner[KEY]
         _check_below(kind, child, load, is_last)
 
 
-def check_child(kind: Kind, node: Node, inner: LeafEntry, child: Node, before: bytes | None) -> None:
-    """Raise InvalidObject unless a child is what its inner entry says, and begins after the key `before`."""
-    last, child_id, *counts = inner
+def check_child(node: Node, at: int, child: Node) -> None:
+    """Raise InvalidObject unless a child is what its inner entry says, and lies between those beside it."""
+    last, child_id, *counts = node.entries[at]
     name = f"node {bytes(child_id).hex()}"
     if child.level != node.level - 1:
         raise InvalidObject(f"{name} is of level {child.level} below one of level {node.level}")
-    if child.last != last or tuple(counts) != node_totals(kind, child):
+    if child.last != last or counts != [child.n, child.size][: len(counts)]:
         raise InvalidObject(f"{name} is not what the entry above says of it")
-    if before is not None and child.entries[0][KEY] <= before:
+    if at > 0 and child.entries[0][KEY] <= node.entries[at - 1][KEY]:
         raise InvalidObject(f"{name} overlaps the one before it")
+    if at < len(node.entries) - 1:
+        check_end(child)
 
 
 def check_end(node: Node) -> None:

@@ -10,6 +10,7 @@ from typing import Self
 
 from fusecas.errors import AlreadyExists, DiskFull, PathNotFound, PermissionProblem, RepositoryNotFound
 from fusecas.store import heads
+from fusecas.store.descent import Belongs
 from fusecas.store.store import Store
 
 FOLDER = ".fusecas"
@@ -102,7 +103,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def identities(folder: Path) -> frozenset[tuple[int, int]]:
-    """(device, inode) of our own folder: closing LMDB's lock file after reading it would drop this process's locks."""
-    found = os.stat(folder)
-    return frozenset({(found.st_dev, found.st_ino)})
+def own_files(folder: Path) -> Belongs:
+    """What belongs to a repository, under whatever name it is met, and the locks of others that are open here.
+
+    Import and export leave them alone: whoever closes a file with LMDB's locks drops them, for this whole process.
+    """
+    from fusecas.store.lmdb_environment import LmdbEnvironment
+
+    places = (folder, *folder.iterdir(), *(folder / "store").iterdir())
+    own = {(found.st_dev, found.st_ino) for found in (os.lstat(place) for place in places)}
+    return lambda device, inode: (device, inode) in own or (device, inode) in LmdbEnvironment.locks_open_here

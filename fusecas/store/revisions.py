@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from fusecas.errors import ExpiredError, RefNotFound, UsageError
+from fusecas.errors import DamagedEnvironment, ExpiredError, ObjectNotFound, RefNotFound, UsageError
 from fusecas.store import heads, tags
 from fusecas.store.ids import Kind, LayerId, StateId, TimesId
-from fusecas.store.kinds import Layer, Workspace
+from fusecas.store.kinds import Layer
+from fusecas.store.rows import Operation
 from fusecas.store.snapshot import HEX_DIGITS, SHORTEST_PREFIX, Snapshot
-from fusecas.store.tables import LivePair, Operation
 
 SUFFIX = re.compile(r"~(?P<back>\d*)$|@\{(?P<at>[^}]*)\}$|@op:(?P<operation>\d+)$")
+MOST_DIGITS = 18
 AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -33,11 +34,11 @@ class Revision(NamedTuple):
 
 
 def split_path(text: str) -> tuple[str, bytes | None]:
-    """`REF:PATH` at the first colon after a leading `ws:` or `hash:`; no colon: no path."""
+    """`REF:PATH` at the first colon after a leading `ws:` or `hash:`, and none within `@{…}`; no colon: no path."""
     lead = next((each for each in ("ws:", "hash:") if text.startswith(each)), "")
     rest = text[len(lead) :]
-    operation = re.match(r"[^:]*@op:\d+", rest)
-    at = rest.find(":", operation.end() if operation else 0)
+    past = re.match(r"[^:{]*@(?:\{[^}]*\}|op:\d+)", rest)
+    at = rest.find(":", past.end() if past else 0)
     if at < 0:
         return text, None
     return lead + rest[:at], rest[at + 1 :].encode(errors="surrogateescape").strip(b"/")
@@ -67,6 +68,8 @@ def resolve(
 def _steps(text: str) -> tuple[str, list[re.Match[str]]]:
     steps: list[re.Match[str]] = []
     while found := SUFFIX.search(text):
+        if any(each is not None and each.isdecimal() and len(each) > MOST_DIGITS for each in found.groups()):
+            raise RefNotFound(f"{text[:40]}…: nothing goes back that far")
         steps.insert(0, found)
         text = text[: found.start()]
     return text, steps
@@ -90,9 +93,14 @@ def _of_base(reader: Snapshot, base: str, current: str, warn: Callable[[str], No
         if looks_like_hash:
             warn(f"{base} is taken as the tag; hash:{base} means the layer")
         return of_layer(reader, LayerId(tag.target), base)
+    is_head = reader.get_ref(heads.NAMESPACE + base) is not None
     if looks_like_hash:
-        return of_layer(reader, LayerId(reader.resolve_prefix(base, layers_only=True)), base)
-    if reader.get_ref(heads.NAMESPACE + base) is not None:
+        try:
+            return of_layer(reader, LayerId(reader.resolve_prefix(base, layers_only=True)), base)
+        except ObjectNotFound:
+            if not is_head:
+                raise
+    if is_head:
         return _of_head(reader, base, base)
     raise RefNotFound(f"no layer, tag or workspace {base!r}", details={"name": base, "known": known_names(reader)})
 
@@ -134,7 +142,8 @@ def _of_past(
 ) -> Revision:
     """Where a workspace or a tag was: N changes ago, at a time, after an operation."""
     name = current if base in ("", "@") else base.removeprefix("ws:")
-    ref = next((each for each in (heads.NAMESPACE + name, tags.NAMESPACE + name) if _has_past(reader, each)), None)
+    spaces = (heads.NAMESPACE,) if name != base else (tags.NAMESPACE, heads.NAMESPACE)
+    ref = next((space + name for space in spaces if _has_past(reader, space + name)), None)
     if ref is None:
         raise RefNotFound(f"no workspace or tag {name!r}", details={"name": name, "known": known_names(reader)})
     if step.group("operation") is not None:
@@ -159,17 +168,20 @@ def _nth(operations: Iterator[Operation], number: int) -> Operation | None:
 
 
 def _after(reader: Snapshot, text: str, ref: str, operation: Operation) -> Revision:
-    move = next(each for each in operation.moves if each.ref == ref)
+    move = operation.move_of(ref)
+    if move is None:
+        raise DamagedEnvironment(f"operation {operation.number} is in the log of {ref}, which it did not move")
     if move.new is None:
         raise RefNotFound(f"{text}: it was deleted then (operation {operation.number})")
-    if not reader.has(move.new):
+    # A layer that was a head is kept longer than the operation that says so.
+    live = move.new_live
+    layer = LayerId(move.new) if live is None else live.layer
+    wanted = layer if layer is not None or live is None else live.state
+    if wanted is None or not reader.has(wanted):
         raise ExpiredError(f"{text}: gc has collected it; operation {operation.number} is past its grace time")
-    if ref.startswith(tags.NAMESPACE):
-        return of_layer(reader, LayerId(move.new), text)
-    layer = Workspace.decode(reader.read_node(move.new, Kind.WORKSPACE)).layer
-    live: LivePair | None = move.new_live
-    if live is None or layer is not None:
-        return _empty(text) if layer is None else of_layer(reader, layer, text)
+    if layer is not None:
+        return of_layer(reader, layer, text)
+    assert live is not None
     return Revision(text, None, live.state, live.times)
 
 
@@ -181,12 +193,18 @@ def parse_time(text: str, now: datetime) -> datetime:
     if spoken == "yesterday":
         return now - timedelta(days=1)
     if found := AGO.match(spoken):
-        return now - timedelta(seconds=float(found.group(1)) * UNITS[found.group(2)])
+        try:
+            return now - timedelta(seconds=float(found.group(1)) * UNITS[found.group(2)])
+        except OverflowError as error:
+            raise _no_time(text) from error
     try:
-        moment = datetime.fromisoformat(spoken)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is not a time", hint="2026-11-24T10:00, yesterday, 10m, 2h, 3d") from error
-    return moment.astimezone(UTC)
+        return datetime.fromisoformat(spoken).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise _no_time(text) from error
+
+
+def _no_time(text: str) -> UsageError:
+    return UsageError(f"{text!r} is not a time", hint="2026-11-24T10:00, yesterday, 10m, 2h, 3d")
 
 
 def known_names(reader: Snapshot) -> list[str]:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from enum import IntEnum
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
 
@@ -23,8 +22,9 @@ from fusecas.store.environment import KV, Environment
 from fusecas.store.ids import EMPTY_CONTENT, ContentId, Kind, ObjectId
 from fusecas.store.liveness import Liveness
 from fusecas.store.packs import NewObject, compressed
+from fusecas.store.rows import Hold, Row, SessionRow
 from fusecas.store.snapshot import Snapshot
-from fusecas.store.tables import SESSION_KEY, Row, Table
+from fusecas.store.tables import SESSION_KEY, Table
 from fusecas.store.transaction import Transaction, created_now
 
 T = TypeVar("T")
@@ -36,18 +36,9 @@ TRANSACTION_OBJECTS = 4096
 PAUSE = 0.0005  # LMDB's writer lock is unfair: without a pause a bulk writer starves small commits
 READ_SIZE = 1 << 20
 RECENT_IDS = 100_000
-HIT_BYTES = 5
 QUEUED_BATCHES = 2
 
 log = logging.getLogger(__name__)
-
-
-class Hold(IntEnum):
-    """The first byte of a hold row says what its numbers or ids are."""
-
-    PUT = 1
-    HIT = 2
-    NODES = 3
 
 
 class Shared(Protocol):
@@ -94,6 +85,13 @@ class Session:
         finally:
             self._shared.liveness.end(self.number)
             self._ended = True
+
+    def abandon(self) -> None:
+        """The store closes under us: nothing more is written, and what was put is garbage once gc finds us gone."""
+        if not self._ended:
+            self._failure = self._failure or SessionLost("the store was closed while a session was open")
+            self._stop_writer()
+            self._end()
 
     # what callers put
 
@@ -206,7 +204,7 @@ class Session:
             kv.delete(Table.SESSIONS, SESSION_KEY.pack(self.number, 0))
 
     def _touch_row(self, kv: KV, number: int, last_hold: int) -> None:
-        kv.put(Table.SESSIONS, SESSION_KEY.pack(number, 0), _native.cbor_encode([time.time_ns(), last_hold]))
+        kv.put(Table.SESSIONS, SESSION_KEY.pack(number, 0), SessionRow(time.time_ns(), last_hold).encode())
 
     def _check_row(self, kv: KV) -> None:
         if kv.get(Table.SESSIONS, SESSION_KEY.pack(self.number, 0)) is None:
@@ -271,11 +269,11 @@ class Session:
         if fresh:
             first = packs.append_objects(kv, fresh, created_now())
             if leaves := leaf_ranges(first, fresh):
-                holds.append(bytes([Hold.PUT]) + _native.pack_varints(leaves))
+                holds.append(Hold.of_put(leaves))
         if hits:
-            holds.append(bytes([Hold.HIT]) + b"".join(n.to_bytes(HIT_BYTES, "big") for n in hits))
+            holds.append(Hold.of_hits(hits))
         if nodes:
-            holds.append(bytes([Hold.NODES]) + b"".join(nodes))
+            holds.append(Hold.of_nodes(nodes))
         serial = 0
         for hold in holds:
             serial = packs.next_serial(kv)

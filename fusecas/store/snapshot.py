@@ -4,6 +4,7 @@ A condemned object is absent here, whoever asks. Bytes are verified against thei
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from heapq import merge
 from typing import NamedTuple
 
 from fusecas import _native
@@ -19,12 +20,14 @@ from fusecas.store import packs
 from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV, Value
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LayerId, ObjectId, TimesId
-from fusecas.store.tables import Live, Operation, RefRow, Row, Table, to_u64, u64, unreadable
+from fusecas.store.rows import LayerTimes, Live, Operation, RefRow, Row
+from fusecas.store.tables import Table, to_u64, u64, unreadable
 
 HEX_DIGITS = frozenset("0123456789abcdef")
 SHORTEST_PREFIX = 4
 CANDIDATES = 20
 RECIPE_CHECKSUM = 32
+LONGEST_KEY = 500  # of LMDB's 511; no ref is as long
 
 
 class Piece(NamedTuple):
@@ -139,10 +142,14 @@ class Snapshot:
                 for zero in range(low, high, 1 << 18):
                     yield bytes(min(1 << 18, high - zero))
                 continue
-            row, data = self.read_object(chunk)
-            if row.kind != Kind.CHUNK or len(data) != size:
-                raise InvalidObject(f"object {chunk.hex()} is not the chunk that {content_id.hex()} needs")
-            yield data[low:high]
+            yield self.read_chunk(chunk, size)[low:high]
+
+    def read_chunk(self, chunk: bytes, length: int) -> bytes:
+        """A chunk's bytes, verified; it must be as long as the content that holds it says."""
+        row, data = self.read_object(chunk)
+        if row.kind != Kind.CHUNK or len(data) != length:
+            raise InvalidObject(f"object {chunk.hex()} is not a chunk of {length} bytes")
+        return data
 
     def read_range(self, content_id: bytes, offset: int, length: int) -> bytes:
         return b"".join(self.iter_content(content_id, offset, length))
@@ -173,7 +180,8 @@ class Snapshot:
         if layers_only:
             ids = (ObjectId(key) for key, _ in self.kv.scan(Table.LAYERS, low) if self.row(key) is not None)
         else:
-            ids = (key for key, row in packs.rows(self.kv, low) if not self.marks.condemned(row.n))
+            stored = (key for key, row in packs.rows(self.kv, low) if not self.marks.condemned(row.n))
+            ids = merge(stored, [EMPTY_CONTENT] if low <= EMPTY_CONTENT else [])
         for object_id in ids:
             if not object_id.hex().startswith(prefix):
                 return
@@ -196,7 +204,7 @@ class Snapshot:
     # refs, live rows, operations
 
     def get_ref(self, name: str) -> RefRow | None:
-        value = self.kv.get(Table.REFS, name.encode())
+        value = self.kv.get(Table.REFS, ref_key(name))
         return None if value is None else RefRow.decode(value)
 
     def list_refs(self, prefix: str = "") -> Iterator[tuple[str, RefRow]]:
@@ -217,7 +225,7 @@ class Snapshot:
 
     def layer_times(self, layer: LayerId) -> TimesId | None:
         value = self.kv.get(Table.LAYER_TIMES, layer)
-        return None if value is None else TimesId(ObjectId(_native.cbor_decode(value)[0]))
+        return None if value is None else LayerTimes.decode(value).times
 
     def operation(self, number: int) -> Operation | None:
         value = self.kv.get(Table.OPS, u64(number))
@@ -235,13 +243,18 @@ class Snapshot:
 
     def ref_operations_back(self, name: str) -> Iterator[Operation]:
         """The operations that moved a ref, newest first; they outlive the ref."""
-        prefix = name.encode() + b"\0"
-        for key, _ in self.kv.scan_back(Table.REF_OPS, name.encode() + b"\1"):
+        prefix = ref_key(name) + b"\0"
+        for key, _ in self.kv.scan_back(Table.REF_OPS, ref_key(name) + b"\1"):
             if not key.startswith(prefix) or len(key) != len(prefix) + 8:
                 return
             found = self.operation(to_u64(key[-8:]))
             if found is not None:
                 yield found
+
+
+def ref_key(name: str) -> bytes:
+    """The key of a ref. What is not UTF-8 is the key of none, and not an error: nobody can have set it."""
+    return name.encode(errors="surrogatepass")[:LONGEST_KEY]
 
 
 def read_name(key: bytes) -> str:

@@ -4,9 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusecas.store import packs
-from fusecas.store.ids import Kind
+from fusecas.store import slices
+from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.lmdb_environment import LmdbEnvironment
+from fusecas.store.rows import Row
+from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
 from fusecas.store.tables import Table
 
@@ -43,12 +45,15 @@ def measure(store: Store, folder: Path) -> Stats:
     objects: Counter[int] = Counter()
     sizes: Counter[int] = Counter()
     stored: Counter[int] = Counter()
+
+    def count(snapshot: Snapshot, _: ObjectId, row: Row) -> None:
+        if not snapshot.marks.condemned(row.n):
+            objects[row.kind] += 1
+            sizes[row.kind] += row.size
+            stored[row.kind] += row.stored
+
+    slices.every_row(store, count)
     with store.read() as snapshot:
-        for _, row in packs.rows(snapshot.kv):
-            if not snapshot.marks.condemned(row.n):
-                objects[row.kind] += 1
-                sizes[row.kind] += row.size
-                stored[row.kind] += row.stored
         counts = {table: snapshot.kv.count(table) for table in (Table.LAYERS, Table.REFS, Table.OPS)}
     names = {kind: Kind(kind).name.lower() if kind in set(Kind) else f"kind {kind}" for kind in sorted(objects)}
     path = folder / "store" / "data.mdb"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from weakref import WeakSet
 
 from fusecas import _native
 from fusecas.errors import UnknownFormat
@@ -35,6 +36,7 @@ class Store:
         self.environment = environment
         self.liveness = liveness
         self._marks = NO_MARKS
+        self._sessions: WeakSet[Session] = WeakSet()
 
     @classmethod
     def create(cls, folder: Path) -> Self:
@@ -109,9 +111,13 @@ class Store:
         """For writing more than a transaction holds: use it in a `with`, and end it by publish or keep."""
         from fusecas.store.session import Session
 
-        return Session(self)
+        session = Session(self)
+        self._sessions.add(session)
+        return session
 
     def close(self) -> None:
+        for session in list(self._sessions):
+            session.abandon()
         self.environment.close()
         self.liveness.close()
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from fusecas.errors import AlreadyExists, RefNotFound
 from fusecas.store.ids import LayerId
 from fusecas.store.names import check_name
+from fusecas.store.rows import Move, Operation
 from fusecas.store.snapshot import Snapshot
-from fusecas.store.tables import Move, Operation
 from fusecas.store.transaction import Transaction, short
 
 NAMESPACE = "tags/"

@@ -6,17 +6,19 @@ together at the commit, or not at all.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 
 from fusecas import _native
-from fusecas.errors import Conflict, MissingObject, TooLarge
+from fusecas.errors import Conflict, DamagedEnvironment, MissingObject, TooLarge
 from fusecas.store import packs
 from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV
 from fusecas.store.ids import ContentId, Kind, LayerId, ObjectId, TimesId
 from fusecas.store.names import check_ref
-from fusecas.store.snapshot import Snapshot
-from fusecas.store.tables import Live, Move, Operation, RefRow, Table, u64
+from fusecas.store.rows import LayerTimes, Live, Move, Operation, Recent, RefRow
+from fusecas.store.snapshot import Snapshot, ref_key
+from fusecas.store.tables import ROOT_TABLES, Table, u64
 
 MOST_BYTES = 4 << 20
 EPOCH = 1767225600  # 2026-01-01 00:00 UTC, from which rows count their seconds
@@ -100,7 +102,7 @@ class Transaction(Snapshot):
 
     def set_ref(self, name: str, target: ObjectId | None, expect: ObjectId | Expect | None, operation: int = 0) -> None:
         """Compare and swap: None is no ref. Conflict if it does not point to `expect`; the target must be live."""
-        key = check_ref(name).encode()
+        key = ref_key(check_ref(name))
         now = self.get_ref(name)
         current = None if now is None else now.target
         if not isinstance(expect, Expect) and current != expect:
@@ -112,7 +114,7 @@ class Transaction(Snapshot):
             self.kv.delete(Table.REFS, key)
             return
         self._must_be_live(target, name)
-        self.kv.put(Table.REFS, key, RefRow(target, packs.next_serial(self.kv), operation).encode())
+        self.kv.put(Table.REFS, key, RefRow(target, self._root_serial(Table.REFS, key), operation).encode())
 
     def set_live(self, workspace_id: bytes, live: Live | None) -> None:
         if live is None:
@@ -120,18 +122,27 @@ class Transaction(Snapshot):
             return
         for each in live.roots():
             self._must_be_live(each, "a live row")
-        serial = packs.next_serial(self.kv)
-        self.kv.put(Table.LIVE, workspace_id, Live(**{**live.__dict__, "serial": serial}).encode())
+        serial = self._root_serial(Table.LIVE, workspace_id)
+        self.kv.put(Table.LIVE, workspace_id, replace(live, serial=serial).encode())
 
     def set_layer_times(self, layer: LayerId, times: TimesId) -> None:
         self._must_be_live(layer, "a row of times")
         self._must_be_live(times, "a row of times")
-        self.kv.put(Table.LAYER_TIMES, layer, _native.cbor_encode([times, packs.next_serial(self.kv)]))
+        serial = self._root_serial(Table.LAYER_TIMES, layer)
+        self.kv.put(Table.LAYER_TIMES, layer, LayerTimes(times, serial).encode())
+
+    def _root_serial(self, table: Table, key: bytes) -> int:
+        """A new serial for a row that makes a root; noted, so that gc finds it among any number of old ones."""
+        serial = packs.next_serial(self.kv)
+        self.kv.put(Table.RECENT, u64(serial), Recent(ROOT_TABLES.index(table), key).encode())
+        return serial
 
     def operate(self, verb: str, argv: Sequence[bytes], actor: str, moves: Sequence[Move]) -> Operation:
         """Move refs and write the operation that says so. Conflict, and nothing, if one is no longer at its `old`."""
         number = packs.next_serial(self.kv)
         last = next(self.operations_back(), None)
+        if last is not None and last.number >= number:
+            raise DamagedEnvironment(f"serial {number} was given out before: the counter of the store has gone back")
         now = time.time_ns() // MICROSECOND * MICROSECOND
         moment = now if last is None else max(now, last.time + MICROSECOND)
         operation = Operation(number, verb, tuple(argv), actor, moment, tuple(moves))
@@ -139,7 +150,7 @@ class Transaction(Snapshot):
             self.set_ref(move.ref, move.new, move.old, number)
             for each in move.roots():
                 self._must_be_live(each, "an operation")
-            self.kv.put(Table.REF_OPS, move.ref.encode() + b"\0" + u64(number), b"")
+            self.kv.put(Table.REF_OPS, ref_key(move.ref) + b"\0" + u64(number), b"")
         self.kv.append(Table.OPS, [(u64(number), operation.encode())])
         return operation
 

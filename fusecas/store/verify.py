@@ -8,27 +8,32 @@ import json
 import signal
 import subprocess
 import sys
-from collections import Counter, deque
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fusecas import _native
-from fusecas.errors import CorruptObject, FusecasError, InvalidObject, MissingObject
-from fusecas.store import packs, prolly
-from fusecas.store.environment import KV, Value
-from fusecas.store.gc_roots import open_sessions
+from fusecas.errors import CorruptObject, DamagedEnvironment, FusecasError, InvalidObject, MissingObject
+from fusecas.store import packs, prolly, slices
+from fusecas.store.condemned import NO_MARKS
+from fusecas.store.environment import Value
 from fusecas.store.ids import EMPTY_CONTENT, Kind, ObjectId
 from fusecas.store.kinds import Action, EntryKind, Layer, State, Workspace
+from fusecas.store.rows import Row
 from fusecas.store.snapshot import Snapshot, decoded_recipe, refs_in
 from fusecas.store.store import Store
-from fusecas.store.tables import SESSION_KEY, Live, RefRow, Row, Table, to_u64
+from fusecas.store.tables import Table
+from fusecas.store.verify_tables import TableFindings
 from fusecas.store.walk import Numbers
 
 THREADS = 2
 BATCH_BYTES = 8 << 20
 BATCH_OBJECTS = 1024
+AT_ONCE = 64
 PROLLY = frozenset({Kind.TREE, Kind.LINKS, Kind.TIMES, Kind.INODES, Kind.MAP, Kind.LOG})
 CONTENT = frozenset({Kind.CHUNK, Kind.RECIPE})
 DIED = "the process that read the objects died of {}: pages of the store are damaged"
@@ -94,8 +99,11 @@ def page_problems(path: Path) -> list[str]:
 def _verify_in_child(folder: Path, roots: Sequence[ObjectId] | None, progress: Progress | None) -> VerifyReport:
     task = {"path": sys.path, "folder": str(folder), "roots": None if roots is None else [r.hex() for r in roots]}
     command = [sys.executable, "-c", CHILD]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+    with (
+        tempfile.TemporaryFile() as complaints,  # not a pipe: it would have to be read beside the other one
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as child,
+    ):
+        assert child.stdin is not None and child.stdout is not None
         child.stdin.write(json.dumps(task).encode() + b"\n")
         child.stdin.close()
         report = None
@@ -105,7 +113,9 @@ def _verify_in_child(folder: Path, roots: Sequence[ObjectId] | None, progress: P
                 report = _from_json(said["report"])
             elif progress is not None:
                 progress(*said["progress"])
-        complaint = child.stderr.read().decode(errors="replace").strip()
+        child.wait()
+        complaints.seek(0)
+        complaint = complaints.read().decode(errors="replace").strip()
     if child.returncode < 0:
         return VerifyReport(0, problems=(DIED.format(signal.Signals(-child.returncode).name),))
     if child.returncode > 0 or report is None:
@@ -148,15 +158,27 @@ def verify_here(store: Store, roots: Sequence[ObjectId] | None, progress: Progre
     """The checks of tables and objects, in this process."""
     found = _Findings(progress)
     if roots is None:
-        with store.read() as snapshot:
-            found.problems += table_problems(snapshot)
-            found.missing.update(each for each in _targets(snapshot) if not snapshot.has(each))
+        with _snapshot(store) as snapshot:
+            tables = TableFindings(snapshot)
+            tables.look()
+            found.problems += tables.problems
+            found.missing |= tables.missing
             found.total = snapshot.kv.count(Table.INDEX) + snapshot.kv.count(Table.YOUNG)
         _check_all(store, found)
     else:
-        with store.read() as snapshot:
-            _check_closure(snapshot, roots, found)
+        _check_closure(store, roots, found)
     return found.report()
+
+
+@contextmanager
+def _snapshot(store: Store) -> Iterator[Snapshot]:
+    """Also of a store whose marks can't be read: that is one problem (of the tables), and must hide no other."""
+    with store.environment.read() as kv:
+        try:
+            marks = store.marks(kv)
+        except DamagedEnvironment:
+            marks = NO_MARKS
+        yield Snapshot(kv, marks)
 
 
 @dataclass
@@ -186,11 +208,15 @@ def _check_all(store: Store, found: _Findings) -> None:
     """Every live object, in the order of ids, a snapshot for each batch."""
     start: bytes | None = b""
     while start is not None:
-        with store.read() as snapshot:
+        with _snapshot(store) as snapshot:
             batch: list[tuple[ObjectId, Row]] = []
             size = 0
-            rows, start = packs.rows(snapshot.kv, start), None
-            for object_id, row in rows:
+            rows, start = packs.raw_rows(snapshot.kv, start), None
+            for object_id, value in rows:
+                try:
+                    row = Row.decode(value)
+                except DamagedEnvironment:
+                    continue  # a problem of the tables
                 if not snapshot.marks.condemned(row.n):
                     batch.append((object_id, row))
                     size += row.size
@@ -200,29 +226,31 @@ def _check_all(store: Store, found: _Findings) -> None:
             _check_batch(snapshot, batch, found)
 
 
-def _check_closure(snapshot: Snapshot, roots: Iterable[ObjectId], found: _Findings) -> None:
-    seen, waiting = Numbers(), deque[tuple[ObjectId, Row]]()
+def _check_closure(store: Store, roots: Iterable[ObjectId], found: _Findings) -> None:
+    """The last that was met comes first: so what waits stays as small as the trees are deep."""
+    seen, waiting = Numbers(), list[ObjectId]()
 
-    def reach(object_id: ObjectId) -> None:
+    def reach(snapshot: Snapshot, object_id: ObjectId) -> None:
         if object_id == EMPTY_CONTENT:
             return
         row = snapshot.row(object_id)
         if row is None:
             found.missing.add(object_id)
         elif seen.add(row.n):
-            waiting.append((object_id, row))
+            waiting.append(object_id)
             found.total += 1
 
-    for root in roots:
-        reach(root)
+    with store.read() as snapshot:
+        for root in roots:
+            reach(snapshot, root)
     while waiting:
-        batch: list[tuple[ObjectId, Row]] = []
-        size = 0
-        while waiting and size < BATCH_BYTES and len(batch) < BATCH_OBJECTS:
-            batch.append(waiting.popleft())
-            size += batch[-1][1].size
-        for child in _check_batch(snapshot, batch, found):
-            reach(child)
+        deadline = time.monotonic() + slices.READ_TIME
+        with store.read() as snapshot:
+            while waiting and time.monotonic() < deadline:
+                batch = [(each, snapshot.needed_row(each)) for each in waiting[-AT_ONCE:]]
+                del waiting[-AT_ONCE:]
+                for child in _check_batch(snapshot, batch, found):
+                    reach(snapshot, child)
 
 
 def _check_batch(snapshot: Snapshot, batch: Sequence[tuple[ObjectId, Row]], found: _Findings) -> list[ObjectId]:
@@ -263,11 +291,14 @@ def _gives_id(snapshot: Snapshot, object_id: ObjectId, row: Row) -> bool:
 def _check_node(snapshot: Snapshot, object_id: ObjectId, row: Row, data: bytes, found: _Findings) -> list[ObjectId]:
     try:
         children = refs_in(object_id, row.kind, data)
-        missing = [each for each in children if not snapshot.has(each)]
-        found.missing.update(missing)
-        _Wellformed(snapshot, set(missing)).check(object_id, row.kind, data)
+        found.missing.update(each for each in children if not snapshot.has(each))
+        _Wellformed(snapshot).check(object_id, row.kind, data)
     except InvalidObject:
         found.invalid.add(object_id)
+        return []
+    except DamagedEnvironment as error:  # a row of what it refers to can't be read
+        if error.message not in found.problems:
+            found.problems.append(error.message)
         return []
     return children
 
@@ -278,9 +309,8 @@ class _Wellformed:
     What is missing or corrupt below it is not its own fault, and is found by itself.
     """
 
-    def __init__(self, snapshot: Snapshot, missing: set[ObjectId]) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._missing = missing
 
     def check(self, object_id: ObjectId, kind: int, data: bytes) -> None:
         if kind in PROLLY:
@@ -306,11 +336,9 @@ class _Wellformed:
         elif kind == Kind.PART:
             self._items(_part(data))
 
-    def _row(self, object_id: bytes) -> Row | None:
-        return None if object_id in self._missing else self._snapshot.needed_row(object_id)
-
     def _is(self, object_id: bytes, *kinds: Kind) -> Row | None:
-        row = self._row(object_id)
+        """The row of what must be one of these kinds; None if it is missing."""
+        row = self._snapshot.row(object_id)
         if row is not None and row.kind not in kinds:
             raise InvalidObject(f"{object_id.hex()} is of kind {row.kind}")
         return row
@@ -329,7 +357,7 @@ class _Wellformed:
             return
         if node.level > 0 and len(node.entries) < 2:
             raise InvalidObject("a root with one child")
-        if totals is not None and prolly.node_totals(kind, node) != totals:
+        if totals is not None and (node.n, node.size) != totals:
             raise InvalidObject("other counts than its directory's")
 
     def _prolly(self, object_id: ObjectId, kind: Kind, data: bytes) -> None:
@@ -361,14 +389,12 @@ class _Wellformed:
             return None
 
     def _children(self, kind: Kind, node: prolly.Node) -> None:
-        before: bytes | None = None
-        for inner in node.entries:
+        for at, inner in enumerate(node.entries):
             child = self._node(kind, inner[prolly.CHILD])
             if child is not None:
-                prolly.check_child(kind, node, inner, child, before)
-                if inner is not node.entries[-1]:
+                prolly.check_child(node, at, child)
+                if at < len(node.entries) - 1:
                     self._ends_with_cut(kind, child)
-            before = inner[prolly.KEY]
 
     def _ends_with_cut(self, kind: Kind, node: prolly.Node) -> None:
         """A node that is not the last of its level ends where the rule ends it, and so do the last ones below it."""
@@ -403,69 +429,3 @@ def _part(data: bytes) -> list[tuple[Any, ...]]:
         return items
     except _native.FormatError as error:
         raise InvalidObject(f"a malformed part: {error}") from error
-
-
-def _targets(snapshot: Snapshot) -> Iterator[ObjectId]:
-    """What must be there, whatever refers to what: the targets of refs and live rows, the times of live layers."""
-    for _, value in snapshot.kv.scan(Table.REFS):
-        yield RefRow.decode(value).target
-    for _, value in snapshot.kv.scan(Table.LIVE):
-        yield from Live.decode(value).roots()
-    for key, value in snapshot.kv.scan(Table.LAYER_TIMES):
-        if snapshot.row(key) is not None:
-            yield _native.cbor_decode(value)[0]
-
-
-def table_problems(snapshot: Snapshot) -> list[str]:
-    """What does not fit between our tables: rows and packs, rows and layers, counters, sessions."""
-    kv = snapshot.kv
-    problems: list[str] = []
-    live: Counter[int] = Counter()
-    numbers, next_n = Numbers(), packs.get_meta(kv, "next_n")
-    layers = 0
-    before = b""
-    for object_id, row in packs.rows(kv):
-        if object_id == before:
-            problems.append(f"{object_id.hex()} is both in index and in young")
-        before = object_id
-        if not 0 < row.n < next_n:
-            problems.append(f"{object_id.hex()} has number {row.n}, which was never given out")
-        elif not numbers.add(row.n):
-            problems.append(f"{object_id.hex()} has number {row.n} of another object")
-        if row.kind == Kind.LAYER:
-            layers += 1
-            if kv.get(Table.LAYERS, object_id) is None:
-                problems.append(f"{object_id.hex()} is not listed among the layers")
-        try:
-            for span in packs.spans(kv, row):
-                live[span.pack] += span.stop - span.start
-        except MissingObject:
-            pass  # found again, as corrupt, when the object is read
-    if layers != kv.count(Table.LAYERS):
-        problems.append(f"{kv.count(Table.LAYERS)} layers are listed, {layers} are there")
-    if kv.count(Table.YOUNG) != packs.get_meta(kv, "young"):
-        problems.append(f"young has {kv.count(Table.YOUNG)} rows, its counter says {packs.get_meta(kv, 'young')}")
-    return problems + pack_problems(kv, live) + session_problems(kv)
-
-
-def pack_problems(kv: KV, live: Counter[int]) -> list[str]:
-    problems = []
-    for key, value in kv.scan(Table.PACKS):
-        pack, said = to_u64(key), _native.unpack_varints(value)[0]
-        if said != live.pop(pack, 0):
-            problems.append(f"pack {pack} counts {said} live bytes, which is not what its objects take")
-        if kv.get(Table.DATA, key) is None:
-            problems.append(f"pack {pack} is counted, but not there")
-    problems += [f"pack {pack} holds objects, but is not counted" for pack in sorted(live)]
-    if kv.count(Table.PACKS) != kv.count(Table.DATA):
-        problems.append(f"{kv.count(Table.DATA)} packs are there, {kv.count(Table.PACKS)} are counted")
-    return problems
-
-
-def session_problems(kv: KV) -> list[str]:
-    return [
-        f"session {session} has serial {_native.cbor_decode(value)[1]}, which was never given out"
-        for session in open_sessions(kv)
-        if (value := kv.get(Table.SESSIONS, SESSION_KEY.pack(session, 0))) is not None
-        and not _native.cbor_decode(value)[1] < packs.get_meta(kv, "next_serial")
-    ]

@@ -6,8 +6,11 @@ What was seen is a bitmap over row numbers, and only nodes wait to be read: leav
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from fusecas.errors import DamagedEnvironment
 from fusecas.store.ids import EMPTY_CONTENT, Kind, ObjectId
 from fusecas.store.snapshot import Snapshot
+
+MOST_NUMBERS = 1 << 36
 
 
 class Numbers:
@@ -31,6 +34,8 @@ class Numbers:
 
     def reserve(self, n: int) -> None:
         """Make room for numbers up to n at least."""
+        if n > MOST_NUMBERS:
+            raise DamagedEnvironment(f"a row of number {n}: no store has given out so many")
         self.bits.extend(bytes(max(0, (n >> 3) + 1 - len(self.bits))))
 
 

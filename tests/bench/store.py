@@ -21,7 +21,7 @@ from fusecas.store.heads import advance, read_head
 from fusecas.store.ids import Kind, LayerId, ObjectId, StateId, TreeId
 from fusecas.store.kinds import Entry, EntryKind, Layer, State
 from fusecas.store.repository import Repository
-from fusecas.store.tables import Live
+from fusecas.store.rows import Live
 from fusecas.store.transaction import Transaction
 from tests.bench.measure import (
     Bench,

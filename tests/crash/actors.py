@@ -24,8 +24,9 @@ from fusecas import errors
 from fusecas.store import gc, packs
 from fusecas.store.gc_roots import open_sessions
 from fusecas.store.ids import ContentId, ObjectId
+from fusecas.store.rows import Live, Move
 from fusecas.store.store import Store
-from fusecas.store.tables import Live, Move, Table
+from fusecas.store.tables import Table
 from fusecas.store.verify import page_problems, verify_here
 from fusecas.store.walk import closure
 from tests.store.making import ANYTHING, in_an_hour, layer_over, node_over, noise
@@ -103,7 +104,7 @@ def check(folder: Path, allowed: dict[str, set[str | None]]) -> None:
                 assert (None if row is None else row.target.hex()) in values, (name, row, values)
         with store.write() as transaction:
             layer = layer_over(transaction, noise(50_000, 77))
-            transaction.set_ref("tags/afterwards", layer, ANYTHING)
+            transaction.set_ref("pins/afterwards", layer, ANYTHING)
         gc.collect(store, grace=0.0, expire=0.0, now=in_an_hour)
         assert_clean(store)
         with store.read() as snapshot:
@@ -153,9 +154,9 @@ def commit(store: Store, journal: Journal) -> None:
     def act() -> None:
         with store.write() as transaction:
             layer = layer_over(transaction, content)
-            transaction.set_ref("tags/a", layer, None)
+            transaction.set_ref("pins/a", layer, None)
 
-    journal.setting("tags/a", id_of(lambda putter: layer_over(putter, content)), act)
+    journal.setting("pins/a", id_of(lambda putter: layer_over(putter, content)), act)
 
 
 def id_of(put: Callable[[Any], ObjectId]) -> ObjectId:
@@ -167,7 +168,7 @@ def big(putter: Any) -> ObjectId:
     return node_over(putter, [putter.put_content(noise(150_000, seed)) for seed in (2, 3)])
 
 
-def import_big(store: Store, journal: Journal, name: str = "tags/b") -> None:
+def import_big(store: Store, journal: Journal, name: str = "pins/b") -> None:
     def act() -> None:
         with store.session() as session:
             session.put_content(noise(150_000, 2))
@@ -180,14 +181,14 @@ def import_big(store: Store, journal: Journal, name: str = "tags/b") -> None:
 
 def move_by_operation(store: Store, journal: Journal) -> None:
     content = noise(5_000, 4)
-    old = target_of(store, "tags/a")
+    old = target_of(store, "pins/a")
 
     def act() -> None:
         with store.write() as transaction:
             layer = layer_over(transaction, content)
-            transaction.operate("tag", [], "me", [Move("tags/a", old, layer)])
+            transaction.operate("tag", [], "me", [Move("pins/a", old, layer)])
 
-    journal.setting("tags/a", id_of(lambda putter: layer_over(putter, content)), act)
+    journal.setting("pins/a", id_of(lambda putter: layer_over(putter, content)), act)
 
 
 def target_of(store: Store, name: str) -> ObjectId:
@@ -199,13 +200,13 @@ def target_of(store: Store, name: str) -> ObjectId:
 
 
 def delete(store: Store, journal: Journal) -> None:
-    old = target_of(store, "tags/b")
+    old = target_of(store, "pins/b")
 
     def act() -> None:
         with store.write() as transaction:
-            transaction.set_ref("tags/b", None, old)
+            transaction.set_ref("pins/b", None, old)
 
-    journal.setting("tags/b", None, act)
+    journal.setting("pins/b", None, act)
 
 
 def collect(store: Store, journal: Journal) -> None:
@@ -213,7 +214,7 @@ def collect(store: Store, journal: Journal) -> None:
 
 
 def import_again(store: Store, journal: Journal) -> None:
-    import_big(store, journal, "tags/c")
+    import_big(store, journal, "pins/c")
 
 
 def many_small(store: Store, journal: Journal) -> None:
@@ -221,13 +222,13 @@ def many_small(store: Store, journal: Journal) -> None:
         with store.write() as transaction:
             contents = [transaction.put_content(noise(700, 100 + i)) for i in range(120)]
             for i in range(0, 120, 4):
-                transaction.set_ref(f"tags/small/{i}", contents[i], None)
+                transaction.set_ref(f"pins/small/{i}", contents[i], None)
 
     for i in range(0, 120, 4):
-        journal.note("try", f"tags/small/{i}", small_id(i).hex())
+        journal.note("try", f"pins/small/{i}", small_id(i).hex())
     act()
     for i in range(0, 120, 4):
-        journal.note("done", f"tags/small/{i}", small_id(i).hex())
+        journal.note("done", f"pins/small/{i}", small_id(i).hex())
 
 
 def small_id(i: int) -> ContentId:
@@ -245,7 +246,7 @@ def abandon(store: Store, journal: Journal) -> None:
 
 def thin_out(store: Store, journal: Journal) -> None:
     with store.write() as transaction:
-        live = Live(None, transaction.refs_of(target_of(store, "tags/a"))[0], None)  # type: ignore[arg-type]
+        live = Live(None, transaction.refs_of(target_of(store, "pins/a"))[0], None)  # type: ignore[arg-type]
         transaction.set_live(b"w" * 16, live)
     collect(store, journal)
 
@@ -304,7 +305,7 @@ def importer(folder: Path, journal: Journal, name: str, rounds: int) -> None:
     chance = random.Random(os.getpid())
     with Store.open(folder) as store:
         for i in range(rounds):
-            ref = f"tags/{name}/{i % 3}"
+            ref = f"pins/{name}/{i % 3}"
             with suppress(errors.SessionLost), store.session() as session:
                 parts = []
                 for content in chance.sample(POOL, 3):
@@ -324,7 +325,7 @@ def editor(folder: Path, journal: Journal, name: str, rounds: int) -> None:
     with Store.open(folder) as store:
         seen: list[ObjectId] = []
         for i in range(rounds):
-            ref = f"tags/{name}/{i % 3}"
+            ref = f"pins/{name}/{i % 3}"
             content = chance.choice(POOL)
             try:
                 if i % 3 == 0:
@@ -417,7 +418,7 @@ def full_disk(folder: str) -> None:
 
     for i in range(40):
         try:
-            fill(f"tags/{i}")
+            fill(f"pins/{i}")
         except errors.FusecasError as error:
             refused.add(type(error).__name__)
     with suppress(errors.DiskFull):
@@ -431,7 +432,7 @@ def full_disk(folder: str) -> None:
             row = snapshot.get_ref(name)
             assert row is not None and row.target.hex() in values
     ballast.unlink()
-    fill("tags/again")
+    fill("pins/again")
     store.close()
     check_small(top, acknowledged)
     say(refused=sorted(refused), acknowledged=len(acknowledged))
@@ -448,7 +449,7 @@ def flips(folder: str, first: int, step: int) -> None:
     """Flip the bytes number first, first + step, … of a small store, one at a time, and read everything."""
     top = Path(folder)
     # The names differ in more than one byte: a name that turns into another one is nobody's content.
-    contents = {"tags/a": noise(10, 1), "tags/two": noise(500, 2), "tags/third": noise(3_000, 3)}
+    contents = {"pins/a": noise(10, 1), "pins/two": noise(500, 2), "pins/third": noise(3_000, 3)}
 
     def make() -> None:
         with Store.create(top) as store:
@@ -567,7 +568,7 @@ def stopping(folder: str) -> None:
         packs.set_meta = stop_then_touch
         with store.session() as session:
             node = node_over(session, [session.put_content(noise(100_000, i)) for i in range(3)])
-            session.publish(lambda transaction: transaction.set_ref("tags/stopped", node, None))
+            session.publish(lambda transaction: transaction.set_ref("pins/stopped", node, None))
     say(ended=True)
 
 
@@ -588,7 +589,7 @@ def starved(folder: str, gibibytes: int) -> None:
     try:
         with Store.open(Path(folder)) as store:
             with store.write() as transaction:
-                transaction.set_ref("tags/starved", transaction.put_content(b"x"), ANYTHING)
+                transaction.set_ref("pins/starved", transaction.put_content(b"x"), ANYTHING)
             environment: Any = store.environment
             say(map=environment.info()["map_size"] >> 30)
     except errors.FusecasError as error:

@@ -94,7 +94,7 @@ def test_a_stopped_importer_does_not_stop_others(folder: Path, start: Start) -> 
         assert ended(importer) == {"ended": True}
         assert stops >= 3  # its beginning, what it puts, its publication
         with store.read() as snapshot:
-            assert snapshot.get_ref("tags/stopped") is not None
+            assert snapshot.get_ref("pins/stopped") is not None
         assert verify(store).clean
 
 
@@ -141,7 +141,7 @@ def test_killed_readers_do_not_make_the_store_grow(folder: Path, start: Start, c
         before = (folder / "store" / "data.mdb").stat().st_size
         for _ in range(200):
             with store.write() as transaction:
-                transaction.set_ref("tags/moving", transaction.put_content(b"x"), ANYTHING)
+                transaction.set_ref("pins/moving", transaction.put_content(b"x"), ANYTHING)
         assert (folder / "store" / "data.mdb").stat().st_size < before + 200_000
         assert verify(store).clean
 

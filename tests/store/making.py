@@ -48,7 +48,7 @@ def layer_over(putter: Putter, content: bytes, parents: tuple[LayerId, ...] = ()
     return LayerId(putter.put_node(Kind.LAYER, layer.encode()))
 
 
-def kept(store: Store, put: Callable[[Transaction], ObjectId], name: str = "tags/kept") -> ObjectId:
+def kept(store: Store, put: Callable[[Transaction], ObjectId], name: str = "pins/kept") -> ObjectId:
     """Put something, and a ref to it."""
     with store.write() as transaction:
         target = put(transaction)

@@ -1,6 +1,7 @@
 """What differs between two states: all of it, nothing else, at the cost of the difference."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from strategies import Planned, folders, make
 
-from fusecas.store import trees
+from fusecas.store import diff as diff_module
+from fusecas.store import prolly, trees
 from fusecas.store.diff import Change, ChangeKind, apply_changes, diff_states
-from fusecas.store.ids import Kind, ObjectId, StateId
+from fusecas.store.ids import Kind, ObjectId, StateId, TreeId
 from fusecas.store.importer import import_tree
+from fusecas.store.kinds import Entry, State
 from fusecas.store.patch import patch, stat
 from fusecas.store.store import Store
 
@@ -180,6 +183,49 @@ def test_paths_restrict_what_is_compared(pair: Pair) -> None:
     assert set(pair.kinds(paths=[b"nothing"])) == set()
 
 
+def deep(store: Store, levels: int, mode: int) -> StateId:
+    """A file so many directories down."""
+    with store.write() as transaction:
+        content = transaction.put_content(b"x")
+        entry = Entry(b"f", 1, mode, content, 1)
+        for below in range(levels):
+            tree = prolly.build(Kind.TREE, [tuple(entry)], transaction.put_node)
+            entry = Entry(b"d", 2, 0o755, tree, 1, below + 1)
+        root = TreeId(ObjectId(entry.target or b""))
+        return StateId(transaction.put_node(Kind.STATE, State(root, 0o755, None).encode()))
+
+
+def test_a_change_thousands_of_directories_down_is_found(shared: Store) -> None:
+    a, b = deep(shared, 3000, 0o644), deep(shared, 3000, 0o600)
+    [change] = changes(shared, a, b)
+    assert change.kinds == {ChangeKind.MODE} and change.path.count(b"/") == 2999
+    with shared.write() as transaction:
+        nothing = StateId(transaction.put_node(Kind.STATE, State(None, 0o755, None).encode()))
+    assert len(changes(shared, nothing, a, renames=False)) == 3000
+
+
+def test_thousands_of_equal_files_find_their_sources_without_comparing_all(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(2000):
+        (pair.folder / "dir" / f"{at}").write_text("equal")
+    pair.before = state_of(pair.store, pair.folder)
+    (pair.folder / "dir").rename(pair.folder / "folder")
+    (pair.folder / "folder" / "new").write_text("new")
+    compared: list[bytes] = []
+    real = diff_module._likeness
+
+    def counted(one: bytes, other: bytes) -> int:
+        compared.append(one)
+        return real(one, other)
+
+    monkeypatch.setattr(diff_module, "_likeness", counted)
+    found = pair.changes()
+    renamed = {each.path: each.old_path for each in found if each.old_path is not None}
+    assert renamed[b"folder/77"] == b"dir/77" and len(renamed) == 2002
+    assert len(compared) < 2 * len(renamed)
+
+
 def test_a_small_change_in_a_large_tree_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for directory in range(50):
         (tmp_path / str(directory)).mkdir()
@@ -244,9 +290,69 @@ def test_git_applies_renames_modes_links_and_odd_names(pair_in: Pair, tmp_path: 
     applied(pair_in, tmp_path, ["git", "apply", "--unsafe-paths"])
 
 
-def test_what_is_no_text_is_said_to_be_binary(pair: Pair) -> None:
+def become(folder: Path, files: dict[str, bytes | str | None]) -> None:
+    """Bytes are a file's, text is a link's target, None takes what is there away."""
+    for name, what in files.items():
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        if what is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(what, bytes):
+                path.write_bytes(what)
+            else:
+                path.symlink_to(what)
+
+
+CHANGES: dict[str, dict[str, bytes | str | None]] = {
+    "a directory that becomes a file": {"dir": b"a file now\n"},
+    "a file that becomes a directory": {"other": None, "other/below": b"in it\n"},
+    "a link that becomes a directory": {"link": None, "link/below": b"in it\n"},
+    "a changed binary": {"binary": bytes(range(256)) * 40},
+    "a new binary": {"new": b"\0" + bytes(range(250))},
+    "a binary that goes": {"binary": None},
+    "a binary that becomes text": {"binary": b"text\n"},
+    "a link whose target has lines": {"link": "one\ntwo", "new link": "\n"},
+    "names with spaces": {"a name": b"with a space\n", " ": b"only that\n"},
+    "an empty file": {"empty": b""},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_git_applies_what_is_not_just_text(pair_in: Pair, tmp_path: Path, name: str) -> None:
+    (pair_in.folder / "binary").write_bytes(b"\0\1\2" * 1000)
+    pair_in.before = state_of(pair_in.store, pair_in.folder)
+    become(pair_in.folder, CHANGES[name])
+    applied(pair_in, tmp_path, ["git", "apply", "--unsafe-paths"])
+
+
+def test_patch_applies_names_with_spaces(pair_in: Pair, tmp_path: Path) -> None:
+    become(pair_in.folder, {"a name": b"with a space\n"})
+    applied(pair_in, tmp_path, ["patch", "-s", "-p1"])
+
+
+def test_git_applies_a_moved_directory(pair_in: Pair, tmp_path: Path) -> None:
+    (pair_in.folder / "dir").rename(pair_in.folder / "folder")
+    applied(pair_in, tmp_path, ["git", "apply", "--unsafe-paths"])
+
+
+def test_what_a_diff_can_not_say_stands_in_a_comment(pair_in: Pair, tmp_path: Path) -> None:
+    (pair_in.folder / "other").chmod(0o600)
+    os.mkfifo(pair_in.folder / "pipe")
+    os.chown(pair_in.folder / "dir" / "file", 5, -1)
+    assert pair_in.patch() == b"# dir/file: owner\n# other: mode\n# pipe: added\n"
+
+
+def test_a_binary_patch_can_be_taken_back(pair_in: Pair, tmp_path: Path) -> None:
+    (pair_in.folder / "other").write_bytes(b"\0binary")
+    subprocess.run(["git", "apply", "-R", "--unsafe-paths"], input=pair_in.patch(), cwd=pair_in.folder, check=True)
+    assert (pair_in.folder / "other").read_text() == "other\n"
+
+
+def test_a_binary_has_no_lines(pair: Pair) -> None:
     (pair.folder / "other").write_bytes(b"\0binary")
-    assert b"Binary files a/other and b/other differ" in pair.patch()
     [change] = pair.changes()
     with pair.store.read() as reader:
         assert stat(reader, change).added is None

@@ -7,10 +7,11 @@ import pytest
 
 from fusecas._native import Ref, cbor_encode
 from fusecas.errors import Damaged, InUse, InvalidObject, MissingObject
-from fusecas.store import gc, gc_packs, packs, prolly
+from fusecas.store import gc, gc_packs, gc_roots, packs, prolly, slices
 from fusecas.store.ids import Kind, LayerId, ObjectId, TimesId
+from fusecas.store.rows import Live, LivePair, Move
 from fusecas.store.store import Store
-from fusecas.store.tables import Live, LivePair, Move, Table
+from fusecas.store.tables import Table
 from fusecas.store.transaction import Transaction
 from fusecas.store.verify import verify
 from fusecas.store.walk import closure
@@ -105,7 +106,7 @@ def test_the_times_of_a_live_layer_stay_and_those_of_a_deleted_one_go(store: Sto
     with store.write() as transaction:
         parent = layer_over(transaction, b"parent")
         child = layer_over(transaction, b"child", (parent,))
-        transaction.set_ref("tags/child", child, None)
+        transaction.set_ref("pins/child", child, None)
     with store.write() as transaction:
         times = times_of(transaction)
     with store.write() as transaction:
@@ -115,7 +116,7 @@ def test_the_times_of_a_live_layer_stay_and_those_of_a_deleted_one_go(store: Sto
         assert snapshot.layer_times(parent) == times
         assert snapshot.has(times)
     with store.write() as transaction:
-        transaction.set_ref("tags/child", None, ANYTHING)
+        transaction.set_ref("pins/child", None, ANYTHING)
     collect(store)
     with store.read() as snapshot:
         assert snapshot.kv.count(Table.LAYER_TIMES) == 0
@@ -138,7 +139,7 @@ def test_a_kind_that_nobody_knows_keeps_what_it_refers_to(store: Store) -> None:
     with store.write() as transaction:
         content = transaction.put_content(b"x")
         unknown = transaction.put_node(20, cbor_encode([Ref(content)]))  # type: ignore[arg-type]
-        transaction.set_ref("tags/unknown", unknown, None)
+        transaction.set_ref("pins/unknown", unknown, None)
     collect(store)
     with store.read() as snapshot:
         assert snapshot.has(content)
@@ -157,7 +158,7 @@ def test_gc_refuses_if_something_reachable_is_no_cbor(store: Store) -> None:
 def test_gc_refuses_if_something_reachable_is_missing(store: Store) -> None:
     with store.write() as transaction:
         content = transaction.put_content(b"x")
-        transaction.set_ref("tags/a", node_over(transaction, [content]), None)
+        transaction.set_ref("pins/a", node_over(transaction, [content]), None)
         transaction.put_content(b"garbage")
     with store.environment.write() as kv:
         row = packs.find_row(kv, content)
@@ -241,7 +242,7 @@ def test_what_a_living_session_has_put_or_hit_stays_however_old(store: Store) ->
         assert report.skipped_young == report.retained == present(store)
         with store.read() as snapshot:
             assert all(snapshot.has(each) for each in (hit, hit_node, put))
-        session.publish(lambda transaction: transaction.set_ref("tags/put", put, None))
+        session.publish(lambda transaction: transaction.set_ref("pins/put", put, None))
     assert collect(store).skipped_young == 0
     with store.read() as snapshot:
         assert not snapshot.has(hit)
@@ -311,7 +312,7 @@ def test_a_hit_against_a_condemned_object_is_a_put(store: Store, session: bool) 
     if session:
         with store.session() as writer:
             layer_over(writer, noise(300_000))
-            writer.publish(lambda transaction: transaction.set_ref("tags/again", layer, None))
+            writer.publish(lambda transaction: transaction.set_ref("pins/again", layer, None))
             assert writer.hit_objects == 0
     else:
         kept(store, lambda transaction: layer_over(transaction, noise(300_000)))
@@ -324,14 +325,14 @@ def test_a_hit_against_a_condemned_object_is_a_put(store: Store, session: bool) 
 def test_a_sweep_spares_what_was_put_again_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with store.write() as transaction:
         layer_over(transaction, b"again")
-    find = gc_packs.in_snapshots
+    find = slices.in_snapshots
 
     def put_again_after_the_look(*arguments: object) -> object:
         for each in find(*arguments):  # type: ignore[arg-type]
             kept(store, lambda transaction: layer_over(transaction, b"again"))
             yield each
 
-    monkeypatch.setattr(gc_packs, "in_snapshots", put_again_after_the_look)
+    monkeypatch.setattr(slices, "in_snapshots", put_again_after_the_look)
     collect(store)
     monkeypatch.undo()
     assert verify(store).clean
@@ -395,7 +396,7 @@ def test_what_a_session_publishes_after_the_marking_is_seen_by_t2(
         layer = layer_over(session, noise(200_000))
 
         def publish() -> None:
-            session.publish(lambda transaction: transaction.set_ref("tags/late", layer, None))
+            session.publish(lambda transaction: transaction.set_ref("pins/late", layer, None))
 
         between_rounds(monkeypatch, publish)
         collect(store)
@@ -412,7 +413,7 @@ def test_many_new_roots_send_t2_back_to_the_marking(store: Store, monkeypatch: p
         with store.write() as transaction:
             for i in range(600):
                 content = transaction.put_content(b"%d %d" % (len(rounds), i))
-                transaction.set_ref(f"tags/{len(rounds)}/{i}", node_over(transaction, [content]), None)
+                transaction.set_ref(f"pins/{len(rounds)}/{i}", node_over(transaction, [content]), None)
 
     between_rounds(monkeypatch, many_nodes)
     report = collect(store)
@@ -451,7 +452,7 @@ def test_a_dry_run_gives_the_same_figures_and_changes_nothing(store: Store) -> N
             for i in range(10):
                 content = transaction.put_content(noise(3000, seed * 100 + i))
                 if i % 3 == 0:
-                    transaction.set_ref(f"tags/{seed}/{i}", content, None)
+                    transaction.set_ref(f"pins/{seed}/{i}", content, None)
     with store.session() as session:
         session.put_content(noise(5000, 1))
         session.keep()
@@ -471,7 +472,7 @@ def test_sparse_packs_are_rewritten_and_rows_keep_their_numbers(store: Store) ->
     with store.write() as transaction:
         ids = [transaction.put_content(noise(5000, i)) for i in range(400)]
         for i in range(0, 400, 5):
-            transaction.set_ref(f"tags/{i}", ids[i], None)
+            transaction.set_ref(f"pins/{i}", ids[i], None)
     with store.read() as snapshot:
         numbers = {i: snapshot.needed_row(ids[i]).n for i in range(0, 400, 5)}
     report = collect(store)
@@ -495,7 +496,7 @@ def test_space_is_used_again(tmp_path: Path) -> None:
         for round_ in range(12):
             with store.session() as session:
                 content = session.put_content(noise(2 << 20, round_))
-                session.publish(lambda txn, content=content: txn.set_ref("tags/one", content, ANYTHING))  # type: ignore[misc]
+                session.publish(lambda txn, content=content: txn.set_ref("pins/one", content, ANYTHING))  # type: ignore[misc]
             collect(store)
         assert verify(store).clean
     assert (tmp_path / "store" / "data.mdb").stat().st_size < 8 << 20
@@ -503,7 +504,7 @@ def test_space_is_used_again(tmp_path: Path) -> None:
 
 def test_gc_of_a_damaged_store_says_so(store: Store) -> None:
     with store.write() as transaction:
-        transaction.set_ref("tags/a", node_over(transaction, [transaction.put_content(b"x")]), None)
+        transaction.set_ref("pins/a", node_over(transaction, [transaction.put_content(b"x")]), None)
     with store.environment.write() as kv:
         key, value = next((key, bytes(value)) for key, value in kv.scan(Table.DATA))
         kv.put(Table.DATA, key, value[:-1] + bytes([value[-1] ^ 1]))
@@ -517,3 +518,49 @@ def test_marks_are_counted_from_one_gc_to_the_next(store: Store) -> None:
     with store.read() as snapshot:
         assert snapshot.marks.k == 3
     assert in_an_hour() > time.time_ns()
+
+
+def test_old_roots_cost_the_last_transaction_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store.write() as transaction:
+        target = transaction.put_content(b"x")
+        for at in range(500):
+            transaction.set_ref(f"pins/old{at}", target, None)
+    rows: list[int] = []
+    real = gc_roots.reach_row
+
+    def counted(*arguments: object) -> None:
+        rows[-1] += 1
+        real(*arguments)  # type: ignore[arg-type]
+
+    catch_up = gc._Collection._catch_up
+
+    def last_transaction(collection: gc._Collection, *arguments: object, **options: object) -> bool:
+        rows.append(0)
+        return catch_up(collection, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gc_roots, "reach_row", counted)
+    monkeypatch.setattr(gc._Collection, "_catch_up", last_transaction)
+    rows.append(0)
+    between_rounds(monkeypatch, lambda: kept(store, lambda transaction: transaction.put_content(b"new"), "pins/new"))
+    collect(store)
+    assert rows[0] >= 500 and rows[1:] == [1]
+
+
+def test_what_was_noted_as_recent_is_forgotten(store: Store) -> None:
+    for at in range(20):
+        kept(store, lambda transaction: transaction.put_content(b"x"), f"pins/{at}")
+    with store.read() as snapshot:
+        assert snapshot.kv.count(Table.RECENT) == 20
+    collect(store)
+    with store.read() as snapshot:
+        assert snapshot.kv.count(Table.RECENT) == 0
+
+
+def test_a_condemned_row_whose_pack_is_gone_does_not_stop_gc(store: Store) -> None:
+    with store.write() as transaction:
+        content = transaction.put_content(b"x" * 100)
+    with store.environment.write() as kv:
+        row = packs.find_row(kv, content)
+        assert row is not None
+        kv.delete(Table.DATA, packs.u64(row.pack))
+    assert collect(store).deleted == 1

@@ -357,10 +357,7 @@ def test_a_file_that_is_gone_when_it_is_read_is_not_there(
     assert (found.files, found.skipped) == (0, ())
 
 
-@pytest.mark.parametrize("skip_changed", [False, True])
-def test_a_directory_that_becomes_a_link_does_not_lead_outside(
-    shared: Store, tmp_path: Path, skip_changed: bool
-) -> None:
+def test_a_directory_that_becomes_a_link_does_not_lead_outside(shared: Store, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("secret")
     source = tmp_path / "source"
@@ -371,12 +368,32 @@ def test_a_directory_that_becomes_a_link_does_not_lead_outside(
             (source / "sub").rmdir()
             (source / "sub").symlink_to(tmp_path / "outside")
 
+    found = imported(shared, source, progress=swap)
+    with shared.read() as reader:
+        core = trees.read_state(reader, found.state)
+        assert [(each.path, each.entry.kind) for each in trees.walk(reader, core.tree)] == [(b"sub", EntryKind.SYMLINK)]
+
+
+@pytest.mark.parametrize("skip_changed", [False, True])
+def test_a_directory_that_is_never_what_was_listed_is_named(
+    shared: Store, tmp_path: Path, skip_changed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    real = os.open
+
+    def never_the_same(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if path == b"sub":
+            os.rename(tmp_path / "sub", tmp_path / "old")
+            os.mkdir(tmp_path / "sub")
+            os.rmdir(tmp_path / "old")
+        return real(path, flags, *rest, **options)
+
+    monkeypatch.setattr(importer.os, "open", never_the_same)
     if skip_changed:
-        found = imported(shared, source, progress=swap, skip_changed=True)
-        assert found.files == 0 and [path for path, _ in found.skipped] == [b"sub"]
+        assert [path for path, _ in imported(shared, tmp_path, skip_changed=True).skipped] == [b"sub"]
     else:
         with pytest.raises(ChangedWhileRead, match="sub"):
-            imported(shared, source, progress=swap)
+            imported(shared, tmp_path)
 
 
 def test_the_stores_own_folder_is_left_out_and_said(shared: Store, tmp_path: Path) -> None:
@@ -407,7 +424,7 @@ def test_our_own_store_is_recognised_under_another_name(shared: Store, tmp_path:
 
     assert imported(shared, tmp_path, skip=is_own).skipped == ((b"in/renamed", "belongs to fusecas"),)
     for inside in (own, own / "store"):
-        with pytest.raises(UsageError, match="belongs to the repository itself"):
+        with pytest.raises(UsageError, match="belongs to a repository itself"):
             imported(shared, inside, skip=is_own)
 
 

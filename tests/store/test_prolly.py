@@ -1,6 +1,7 @@
 """Prolly trees depend on what they hold alone; changes cost what changes, comparing what differs."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -163,7 +164,7 @@ def test_wrong_counts_are_refused() -> None:
     nodes = Nodes()
     root = build(nodes, many(1_000))
     assert root is not None
-    level, entries = _native.decode_node(Kind.MAP, nodes.kept[root])
+    level, entries, _, _ = _native.decode_node(Kind.MAP, nodes.kept[root])
     key, child, n, _ = entries[0]
     lies = [[key, _native.Ref(child), n + 1], *([k, _native.Ref(c), m] for k, c, m, _ in entries[1:])]
     with pytest.raises(InvalidObject):
@@ -210,13 +211,79 @@ def test_entries_that_no_file_system_or_rule_allows_are_refused(entry: Entry) ->
 def test_extensions_that_are_not_critical_are_kept() -> None:
     entry = tuple(Entry(b"a", 1, 0o644, None, 0, 0, {"later": [1, 2]}))
     [(_, data, *_)] = _native.encode_level(Kind.TREE, 0, [entry])
-    assert _native.decode_node(Kind.TREE, data) == (0, [entry])
+    assert _native.decode_node(Kind.TREE, data) == (0, [entry], 1, 0)
 
 
 @given(st.sampled_from([1, 3, 4, 5, 6, 7]), st.binary(max_size=100))
 def test_random_bytes_are_no_node(kind: int, data: bytes) -> None:
     try:
-        level, entries = _native.decode_node(kind, data)
+        level, entries, _, _ = _native.decode_node(kind, data)
     except _native.FormatError:
         return
     assert len(_native.encode_level(kind, level, entries)) == 1
+
+
+# ---- trees that somebody else made
+
+
+def hostile(nodes: Nodes, change: Callable[[list[Any]], object]) -> ObjectId:
+    """A root whose inner entries were changed."""
+    root = build(nodes, many(1_000))
+    assert root is not None
+    level, entries, _, _ = _native.decode_node(Kind.MAP, nodes.kept[root])
+    assert level == 1
+    change(entries)
+    made = _native.encode_level(Kind.MAP, 1, entries)
+    return ObjectId(nodes.save(Kind.MAP, made[0][1]))
+
+
+def swapped(entries: list[Any]) -> None:
+    entries[0] = (entries[0][0], entries[1][1], *entries[0][2:])
+
+
+def with_other_last_key(entries: list[Any]) -> None:
+    entries[0] = (entries[0][0] + b"0", *entries[0][1:])
+
+
+@pytest.mark.parametrize("change", [swapped, with_other_last_key])
+def test_who_walks_a_tree_refuses_children_that_are_not_what_their_parent_says(change: Callable[[Any], None]) -> None:
+    nodes = Nodes()
+    honest = build(nodes, many(1_000))
+    root = hostile(nodes, change)
+    first = min(many(1_000))
+    walks: list[Callable[[], object]] = [
+        lambda: list(prolly.entries(Kind.MAP, root, nodes.load)),
+        lambda: prolly.find(Kind.MAP, root, first, nodes.load),
+        lambda: list(prolly.diff(Kind.MAP, root, honest, nodes.load)),
+        lambda: prolly.edit(Kind.MAP, root, {first: None}, nodes.load, nodes.save),
+    ]
+    for walk in walks:
+        with pytest.raises(InvalidObject):
+            walk()
+
+
+def test_a_run_without_cuts_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [key for key in (b"%08d" % at for at in range(20_000)) if not _native.is_cut(0, key)][:10_000]
+    nodes = Nodes()
+    root = prolly.build(Kind.MAP, ((key, 1) for key in keys), nodes.save)
+    looked: list[int] = []
+    real = prolly._open_tail
+
+    def counted(level: int, buffer: list[Any]) -> int:
+        looked.append(len(buffer))
+        return real(level, buffer)
+
+    monkeypatch.setattr(prolly, "_open_tail", counted)
+    early = b"-"
+    assert not _native.is_cut(0, early)
+    after = prolly.edit(Kind.MAP, root, {early: (early, 2)}, nodes.load, nodes.save)
+    assert after == prolly.build(Kind.MAP, ((key, 2 if key == early else 1) for key in [early, *keys]), nodes.save)
+    assert sum(looked) < 4 * len(keys)
+
+
+def test_a_tree_compared_with_nothing_is_read_node_by_node() -> None:
+    nodes = Nodes()
+    root = build(nodes, many(5_000))
+    nodes.reads = 0
+    assert next(prolly.diff(Kind.MAP, None, root, nodes.load))[1] is None
+    assert nodes.reads <= 3

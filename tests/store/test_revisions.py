@@ -13,6 +13,7 @@ from fusecas.errors import (
     AlreadyExists,
     AmbiguousPrefix,
     BadName,
+    Conflict,
     NotFound,
     RefNotFound,
     RepositoryNotFound,
@@ -24,6 +25,7 @@ from fusecas.store.layers import import_layer
 from fusecas.store.names import check_name, check_ref
 from fusecas.store.repository import Repository, find
 from fusecas.store.revisions import Revision, parse_time, resolve, split_path
+from tests.store.making import collect, in_an_hour
 
 
 @pytest.fixture
@@ -232,3 +234,67 @@ def test_a_killed_init_leaves_no_repository(tmp_path: Path) -> None:
     assert done.returncode == -9
     assert not target.exists()
     Repository.create(target).close()
+
+
+# ---- where people look, and where there is nothing
+
+
+def test_a_layer_that_was_a_head_is_found_by_its_past_after_the_grace_time(
+    repository: Repository, layers: list[LayerId]
+) -> None:
+    collect(repository.store, grace=0.0, now=in_an_hour)
+    assert named(repository, "main@{1}").layer == layers[-2]
+
+
+def test_a_colon_within_a_time_is_not_where_the_path_begins() -> None:
+    assert split_path("main@{2026-11-24T10:00}") == ("main@{2026-11-24T10:00}", None)
+    assert split_path("main@{2026-11-24T10:00}:a/b") == ("main@{2026-11-24T10:00}", b"a/b")
+
+
+@pytest.mark.parametrize("text", ["main@{99999999999999d}", "main@{0001-01-01}", "main@{9999-12-31T23:59}~1@{0}"])
+def test_times_beyond_all_calendars_are_usage_errors(repository: Repository, layers: list[LayerId], text: str) -> None:
+    with pytest.raises(UsageError):
+        named(repository, text)
+
+
+@pytest.mark.parametrize("text", ["@~", "@op:", "main@{"])
+def test_a_number_of_thousands_of_digits_leads_nowhere(
+    repository: Repository, layers: list[LayerId], text: str
+) -> None:
+    with pytest.raises(NotFound):
+        named(repository, text + "9" * 5000 + ("}" if "{" in text else ""))
+
+
+def test_what_is_no_utf8_names_nothing(repository: Repository, layers: list[LayerId]) -> None:
+    for text in ("\udcff", "\udcff@{1}", "tag\udcff~1"):
+        with pytest.raises(NotFound):
+            named(repository, text)
+
+
+def test_a_workspace_by_its_sign_is_never_a_tag(repository: Repository, layers: list[LayerId]) -> None:
+    with repository.store.write() as transaction:
+        tags.set_tag(transaction, "v1", layers[0], (), "")
+    with pytest.raises(NotFound):
+        named(repository, "ws:v1@{0}")
+
+
+def test_a_workspace_named_like_a_hash_is_found_if_no_layer_is(repository: Repository, layers: list[LayerId]) -> None:
+    with repository.store.write() as transaction:
+        heads.create_head(transaction, "face", b"f" * 16, (0, 0), (), "")
+    assert named(repository, "face").layer is None
+
+
+@pytest.mark.parametrize("name", ["x\x9b31m", "a\u202eb", "a\u00a0b", "a\u2028b"])
+def test_names_hold_nothing_that_a_terminal_acts_on(name: str) -> None:
+    with pytest.raises(BadName):
+        check_name(name)
+
+
+def test_a_head_does_not_move_over_a_live_row_that_has(repository: Repository, layers: list[LayerId]) -> None:
+    """What was sealed meanwhile is not lost without a word."""
+    with repository.store.read() as snapshot:
+        head = heads.read_head(snapshot)
+    with repository.store.write() as transaction:
+        transaction.set_live(head.workspace.id, head.live)
+    with pytest.raises(Conflict), repository.store.write() as transaction:
+        heads.advance(transaction, head, layers[0], head.live, "commit", (), "")

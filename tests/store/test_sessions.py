@@ -14,7 +14,8 @@ from fusecas.errors import Conflict, InUse, MissingObject, SessionLost
 from fusecas.store import packs
 from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.liveness import FileLiveness
-from fusecas.store.session import Hold, Incoming, leaf_ranges
+from fusecas.store.rows import HoldKind
+from fusecas.store.session import Incoming, leaf_ranges
 from fusecas.store.store import Store
 from fusecas.store.tables import Table
 from fusecas.store.verify import verify
@@ -36,7 +37,7 @@ def session_rows(store: Store) -> list[int]:
 def test_a_publication_makes_all_reachable_and_ends_the_session(store: Store) -> None:
     with store.session() as session:
         layer = layer_over(session, noise(3 << 20))
-        assert session.publish(lambda transaction: transaction.set_ref("tags/a", layer, None)) is None
+        assert session.publish(lambda transaction: transaction.set_ref("pins/a", layer, None)) is None
     assert session_rows(store) == []
     assert not store.liveness.lives(session.number)
     collect(store)
@@ -96,17 +97,17 @@ def test_a_lost_session_can_not_end_well(store: Store, end: str) -> None:
             if end == "keep":
                 session.keep()
             else:
-                session.publish(lambda transaction: transaction.set_ref("tags/a", content, None))
+                session.publish(lambda transaction: transaction.set_ref("pins/a", content, None))
 
 
 def test_a_failed_publication_can_be_tried_again(store: Store) -> None:
     with store.session() as session:
         content = session.put_content(b"x")
         with pytest.raises(Conflict):
-            session.publish(lambda transaction: transaction.set_ref("tags/a", content, ObjectId(b"\7" * 32)))
-        session.publish(lambda transaction: transaction.set_ref("tags/a", content, None))
+            session.publish(lambda transaction: transaction.set_ref("pins/a", content, ObjectId(b"\7" * 32)))
+        session.publish(lambda transaction: transaction.set_ref("pins/a", content, None))
     with store.read() as snapshot:
-        assert snapshot.get_ref("tags/a") is not None
+        assert snapshot.get_ref("pins/a") is not None
 
 
 def test_after_a_failed_publication_nothing_more_can_be_put(store: Store) -> None:
@@ -137,7 +138,7 @@ def test_batches_are_stored_in_the_order_in_which_they_were_put(store: Store) ->
         content, _ = _native.cut_bytes(batch, noise(100_000))
         session.put_batch(batch)
         node = node_over(session, [ObjectId(content)])
-        session.publish(lambda transaction: transaction.set_ref("tags/a", node, None))
+        session.publish(lambda transaction: transaction.set_ref("pins/a", node, None))
     assert verify(store, [node]).clean
 
 
@@ -145,7 +146,7 @@ def test_many_more_objects_than_a_transaction_takes(store: Store) -> None:
     with store.session() as session:
         contents = [session.put_content(b"%d" % i) for i in range(20_000)]
         node = node_over(session, contents)
-        session.publish(lambda transaction: transaction.set_ref("tags/a", node, None))
+        session.publish(lambda transaction: transaction.set_ref("pins/a", node, None))
         assert session.new_objects > 20_000
     report = collect(store)
     assert report.deleted == 0
@@ -187,7 +188,7 @@ def test_what_was_found_is_put_again_if_it_was_collected_before_the_write(
     with store.session() as session:
         layer = layer_over(session, noise(200_000))
         monkeypatch.setattr(Incoming, "compress", compress_then_gc)
-        session.publish(lambda transaction: transaction.set_ref("tags/a", layer, None))
+        session.publish(lambda transaction: transaction.set_ref("pins/a", layer, None))
     collect(store)
     assert verify(store, [layer]).clean
 
@@ -202,8 +203,8 @@ def test_leaves_are_held_by_number_and_nodes_by_id(store: Store) -> None:
             numbers = {each: snapshot.needed_row(each).n for each in (*contents, node, late)}
             holds = [bytes(value) for key, value in snapshot.kv.scan(Table.SESSIONS) if key[8:] != bytes(8)]
     by_kind = {hold[0]: hold[1:] for hold in holds}
-    assert by_kind[Hold.NODES] == node
-    assert _native.unpack_varints(by_kind[Hold.PUT]) == [numbers[contents[0]], 3, numbers[late], 1]
+    assert by_kind[HoldKind.NODES] == node
+    assert _native.unpack_varints(by_kind[HoldKind.PUT]) == [numbers[contents[0]], 3, numbers[late], 1]
 
 
 def test_runs_of_leaves_leave_nodes_out() -> None:
@@ -273,3 +274,48 @@ def test_a_number_that_a_dying_process_still_locks_is_passed_over(tmp_path: Path
         with store.session() as session:
             assert session.number == number + 1
         dying.close()
+
+
+def test_a_store_that_closes_ends_its_sessions(tmp_path: Path) -> None:
+    """Whatever the session's writer is doing: in a process of its own, so that a hang is a failure and not a wait."""
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from fusecas.errors import SessionLost\n"
+        "from fusecas.store.store import Store\n"
+        "store = Store.create(Path(sys.argv[1]))\n"
+        "session = store.session()\n"
+        "for at in range(40):\n"
+        "    session.put_content(os.urandom(1 << 20))\n"
+        "store.close()\n"
+        "try:\n"
+        "    session.flush()\n"
+        "except SessionLost:\n"
+        "    print('told')\n"
+    )
+    for at in range(4):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr) == ("told\n", "")
+
+
+def test_a_forked_process_does_not_keep_a_session_alive(tmp_path: Path) -> None:
+    ours, theirs = FileLiveness(tmp_path / "sessions.lock"), FileLiveness(tmp_path / "sessions.lock")
+    ours.begin(7)
+    looked, look = os.pipe()
+    ready, is_ready = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(look)
+        os.write(is_ready, b".")
+        os.read(looked, 1)  # until the parent has looked
+        os._exit(0)
+    os.read(ready, 1)
+    ours.close()
+    try:
+        assert not theirs.lives(7)
+    finally:
+        os.close(look)
+        os.waitpid(child, 0)
+        theirs.close()

@@ -21,8 +21,9 @@ from fusecas.errors import (
 )
 from fusecas.store import packs
 from fusecas.store.ids import EMPTY_CONTENT, Kind, ObjectId
+from fusecas.store.rows import Live, Move
 from fusecas.store.store import Store
-from fusecas.store.tables import Live, Move, Table, u64
+from fusecas.store.tables import Table, u64
 from fusecas.store.verify import verify
 from tests.store.making import ANYTHING, collect, condemn, kept, layer_over, node_over, noise
 
@@ -90,7 +91,7 @@ def test_any_range_is_read(store: Store) -> None:
 def test_a_hole_takes_no_space(store: Store) -> None:
     with store.session() as session:
         content = session.put_stream(io.BytesIO(bytes(64 << 20)))
-        session.publish(lambda transaction: transaction.set_ref("tags/hole", content, None))
+        session.publish(lambda transaction: transaction.set_ref("pins/hole", content, None))
         assert session.stored_bytes < 4096
     with store.read() as snapshot:
         assert snapshot.content_size(content) == 64 << 20
@@ -115,7 +116,7 @@ def content_with_a_chunk_that_alone_has_a_hole() -> tuple[bytes, bytes]:
 @pytest.mark.parametrize("by", ["transaction", "session"])
 def test_a_chunk_may_be_there_as_a_content_with_a_hole(store: Store, by: str) -> None:
     whole, part = content_with_a_chunk_that_alone_has_a_hole()
-    kept(store, lambda transaction: transaction.put_content(part), "tags/part")
+    kept(store, lambda transaction: transaction.put_content(part), "pins/part")
     with store.read() as snapshot:
         assert snapshot.needed_row(_native.content_hash(part)).kind == Kind.RECIPE
     if by == "transaction":
@@ -125,9 +126,9 @@ def test_a_chunk_may_be_there_as_a_content_with_a_hole(store: Store, by: str) ->
             content = session.put_content(whole)
             session.flush()
             with store.write() as transaction:
-                transaction.set_ref("tags/part", None, ANYTHING)
+                transaction.set_ref("pins/part", None, ANYTHING)
             collect(store)
-            session.publish(lambda transaction: transaction.set_ref("tags/kept", content, None))
+            session.publish(lambda transaction: transaction.set_ref("pins/kept", content, None))
     with store.read() as snapshot:
         assert snapshot.read_content(content) == whole
         assert snapshot.read_range(content, 60_000, 80_000) == whole[60_000:140_000]
@@ -139,7 +140,7 @@ def test_a_stream_is_the_content_of_its_bytes(store: Store) -> None:
     data = noise(9 << 20)
     with store.session() as session:
         content = session.put_stream(io.BytesIO(data))
-        session.publish(lambda transaction: transaction.set_ref("tags/stream", content, None))
+        session.publish(lambda transaction: transaction.set_ref("pins/stream", content, None))
     with store.read() as snapshot:
         assert content == _native.content_hash(data)
         assert snapshot.read_content(content) == data
@@ -229,10 +230,10 @@ def test_over_4_mib_in_one_transaction_is_refused_and_leaves_nothing(store: Stor
 def test_an_exception_leaves_nothing_of_a_transaction(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), store.write() as transaction:
         content = transaction.put_content(b"lost")
-        transaction.set_ref("tags/lost", content, None)
+        transaction.set_ref("pins/lost", content, None)
         raise ZeroDivisionError
     with store.read() as snapshot:
-        assert snapshot.get_ref("tags/lost") is None
+        assert snapshot.get_ref("pins/lost") is None
         assert not snapshot.has(content)
 
 
@@ -240,7 +241,7 @@ def test_a_snapshot_does_not_change(store: Store) -> None:
     with store.read() as before:
         target = kept(store, lambda transaction: transaction.put_content(b"later"))
         assert not before.has(target)
-        assert before.get_ref("tags/kept") is None
+        assert before.get_ref("pins/kept") is None
     with store.read() as after:
         assert after.has(target)
 
@@ -251,26 +252,26 @@ def test_a_snapshot_does_not_change(store: Store) -> None:
 def test_a_ref_moves_by_compare_and_swap(store: Store) -> None:
     with store.write() as transaction:
         one, other = transaction.put_content(b"one"), transaction.put_content(b"other")
-        transaction.set_ref("tags/a", one, None)
+        transaction.set_ref("pins/a", one, None)
         with pytest.raises(Conflict):
-            transaction.set_ref("tags/a", other, None)
+            transaction.set_ref("pins/a", other, None)
         with pytest.raises(Conflict):
-            transaction.set_ref("tags/a", other, other)
-        transaction.set_ref("tags/a", other, one)
-        transaction.set_ref("tags/b", one, ANYTHING)
+            transaction.set_ref("pins/a", other, other)
+        transaction.set_ref("pins/a", other, one)
+        transaction.set_ref("pins/b", one, ANYTHING)
     with store.read() as snapshot:
-        assert [(name, row.target) for name, row in snapshot.list_refs("tags/")] == [("tags/a", other), ("tags/b", one)]
+        assert [(name, row.target) for name, row in snapshot.list_refs("pins/")] == [("pins/a", other), ("pins/b", one)]
         serials = [row.serial for _, row in snapshot.list_refs()]
         assert len(set(serials)) == 2
     with store.write() as transaction:
-        transaction.set_ref("tags/a", None, other)
+        transaction.set_ref("pins/a", None, other)
     with store.read() as snapshot:
-        assert snapshot.get_ref("tags/a") is None
+        assert snapshot.get_ref("pins/a") is None
 
 
 def test_a_ref_to_something_missing_is_refused(store: Store) -> None:
     with pytest.raises(MissingObject), store.write() as transaction:
-        transaction.set_ref("tags/a", NOWHERE, None)
+        transaction.set_ref("pins/a", NOWHERE, None)
 
 
 def test_operations_are_numbered_and_later_each_time(store: Store) -> None:
@@ -278,7 +279,7 @@ def test_operations_are_numbered_and_later_each_time(store: Store) -> None:
     for i in range(3):
         with store.write() as transaction:
             target = transaction.put_content(b"%d" % i)
-            move = Move("tags/a", targets[-1] if targets else None, target)
+            move = Move("pins/a", targets[-1] if targets else None, target)
             transaction.operate("tag", [b"tag", b"a"], "me", [move])
             targets.append(target)
     with store.read() as snapshot:
@@ -286,7 +287,7 @@ def test_operations_are_numbered_and_later_each_time(store: Store) -> None:
         assert [each.moves[0].new for each in operations] == targets
         assert operations[0].time < operations[1].time < operations[2].time
         assert operations[0].number < operations[1].number < operations[2].number
-        row = snapshot.get_ref("tags/a")
+        row = snapshot.get_ref("pins/a")
         assert row is not None and row.operation == operations[2].number
         assert list(snapshot.operations_back()) == operations[::-1]
 
@@ -294,24 +295,24 @@ def test_operations_are_numbered_and_later_each_time(store: Store) -> None:
 def test_the_log_of_a_ref_outlives_it(store: Store) -> None:
     with store.write() as transaction:
         target = transaction.put_content(b"x")
-        transaction.operate("tag", [], "me", [Move("tags/a", None, target)])
-        transaction.operate("tag", [], "me", [Move("tags/ab", None, target)])
+        transaction.operate("tag", [], "me", [Move("pins/a", None, target)])
+        transaction.operate("tag", [], "me", [Move("pins/ab", None, target)])
     with store.write() as transaction:
-        transaction.operate("tag", [], "me", [Move("tags/a", target, None)])
+        transaction.operate("tag", [], "me", [Move("pins/a", target, None)])
     with store.read() as snapshot:
-        assert snapshot.get_ref("tags/a") is None
-        assert [each.moves[0].new for each in snapshot.ref_operations_back("tags/a")] == [None, target]
+        assert snapshot.get_ref("pins/a") is None
+        assert [each.moves[0].new for each in snapshot.ref_operations_back("pins/a")] == [None, target]
 
 
 def test_an_operation_whose_ref_has_moved_changes_nothing(store: Store) -> None:
     with store.write() as transaction:
         one, other = transaction.put_content(b"one"), transaction.put_content(b"other")
-        transaction.set_ref("tags/a", one, None)
+        transaction.set_ref("pins/a", one, None)
     with pytest.raises(Conflict), store.write() as transaction:
-        moves = [Move("tags/b", None, other), Move("tags/a", other, None)]
+        moves = [Move("pins/b", None, other), Move("pins/a", other, None)]
         transaction.operate("tag", [], "me", moves)
     with store.read() as snapshot:
-        assert snapshot.get_ref("tags/b") is None
+        assert snapshot.get_ref("pins/b") is None
         assert list(snapshot.operations()) == []
 
 
@@ -393,7 +394,7 @@ def test_what_is_condemned_is_absent_for_everybody(store: Store) -> None:
             with pytest.raises(ObjectNotFound):
                 snapshot.resolve_prefix(layer.hex()[:8], layers_only)
     with pytest.raises(MissingObject), store.write() as transaction:
-        transaction.set_ref("tags/a", layer, None)
+        transaction.set_ref("pins/a", layer, None)
     with pytest.raises(MissingObject), store.write() as transaction:
         node_over(transaction, [layer])
 
@@ -408,7 +409,7 @@ def test_what_is_put_over_a_condemned_row_gets_a_new_number(store: Store, by: st
     if by == "session":
         with store.session() as session:
             layer_over(session, noise(1000))
-            session.publish(lambda transaction: transaction.set_ref("tags/a", layer, None))
+            session.publish(lambda transaction: transaction.set_ref("pins/a", layer, None))
     else:
         kept(store, lambda transaction: layer_over(transaction, noise(1000)))
     with store.read() as snapshot:
@@ -442,5 +443,5 @@ def test_a_store_is_there_after_it_was_closed(tmp_path: Path) -> None:
     with Store.create(tmp_path) as store:
         target = kept(store, lambda transaction: layer_over(transaction, noise(100_000)))
     with Store.open(tmp_path) as store, store.read() as snapshot:
-        row = snapshot.get_ref("tags/kept")
+        row = snapshot.get_ref("pins/kept")
         assert row is not None and row.target == target

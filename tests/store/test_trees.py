@@ -170,7 +170,7 @@ def stored(store: Store) -> tuple[Store, StateId]:
         changes = {**with_directories(files), **files}
         core = trees.edit(EMPTY, changes, {}, nodes.load, transaction.put_node)
         state = StateId(transaction.put_node(Kind.STATE, core.encode()))
-        transaction.set_ref("tags/kept", state, ANYTHING)
+        transaction.set_ref("pins/kept", state, ANYTHING)
     return store, state
 
 

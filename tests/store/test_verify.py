@@ -12,8 +12,9 @@ from fusecas.store import verify as verifying
 from fusecas.store.environment import KV
 from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.kinds import State
+from fusecas.store.rows import Row
 from fusecas.store.store import Store
-from fusecas.store.tables import Row, Table, u64
+from fusecas.store.tables import Table, u64
 from fusecas.store.verify import VerifyReport, verify
 from tests.store.making import collect, condemn, kept, layer_over, node_over, noise, unreadable_node
 
@@ -160,7 +161,7 @@ def test_a_big_tree_is_clean_as_a_whole(store: Store) -> None:
         entries = [(b"%06d" % i, 1, 0o644, content, 1, 0, None) for i in range(20_000)]
         tree = prolly.build(Kind.TREE, entries, session.put_node)
         assert tree is not None
-        session.publish(lambda transaction: transaction.set_ref("tags/tree", tree, None))
+        session.publish(lambda transaction: transaction.set_ref("pins/tree", tree, None))
     assert verify(store).clean
     assert verify(store, [tree]).clean
 

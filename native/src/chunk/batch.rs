@@ -82,6 +82,8 @@ pub struct PackedRow {
     pub size: usize,
 }
 
+const MOST_THREADS: usize = 64;
+
 /// Runs `work` for 0..count on `threads` threads; each takes the next number until there is none. In order.
 pub fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
@@ -89,7 +91,7 @@ pub fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -
         let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < count);
         std::iter::from_fn(take).map(|at| (at, work(at))).collect::<Vec<_>>()
     };
-    let threads = threads.clamp(1, count.max(1));
+    let threads = threads.clamp(1, count.clamp(1, MOST_THREADS));
     let mut all = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
         let mut all = run();

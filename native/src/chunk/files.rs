@@ -61,13 +61,24 @@ pub fn look_at_all(directory: BorrowedFd<'_>, names: Vec<Bytes>, trusted: bool) 
     listing
 }
 
+/// What a name is, its target and attributes of the same moment: looked at again if it changed meanwhile.
 fn look_at(directory: BorrowedFd<'_>, name: &[u8], trusted: bool) -> Result<Listed, Errno> {
     let path = to_path(name)?;
-    let stat = fs::statat(directory, &path, AtFlags::SYMLINK_NOFOLLOW)?;
-    let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-    let link_target = if is_link { Some(fs::readlinkat(directory, &path, Vec::new())?.into_bytes()) } else { None };
-    let xattrs = read_xattrs(directory, name, trusted)?;
-    Ok(Listed { name: name.to_vec(), stat, link_target, xattrs })
+    let look = || fs::statat(directory, &path, AtFlags::SYMLINK_NOFOLLOW);
+    let mut stat = look()?;
+    let mut tries = 0;
+    loop {
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let link_target = if is_link { fs::readlinkat(directory, &path, Vec::new()).map(Some) } else { Ok(None) };
+        let xattrs = read_xattrs(directory, name, trusted);
+        let after = look()?;
+        tries += 1;
+        if tries >= TRIES || (stat.st_dev, stat.st_ino) == (after.st_dev, after.st_ino) && same_stamp(&stat, &after) {
+            let link_target = link_target?.map(CString::into_bytes);
+            return Ok(Listed { name: name.to_vec(), stat, link_target, xattrs: xattrs? });
+        }
+        stat = after;
+    }
 }
 
 fn to_path(name: &[u8]) -> Result<CString, Errno> {
@@ -121,6 +132,8 @@ pub struct Wanted {
     pub name: Bytes,
     pub device: u64,
     pub inode: u64,
+    /// ctime: its mode, owner and attributes were read then, and must belong to the bytes.
+    pub changed: (i64, i64),
 }
 
 pub enum Read {
@@ -196,7 +209,10 @@ fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(OwnedFd, Stat
 /// The file's bytes, if it was the same file and did not change while they were read.
 fn read_once(directory: BorrowedFd<'_>, file: &Wanted, buffer: &mut Bytes) -> Result<Option<Stat>, Errno> {
     let (descriptor, before) = open_regular(directory, &file.name)?;
-    let is_same = before.st_dev == file.device && before.st_ino == file.inode && before.st_size <= MOST_AT_ONCE;
+    let is_same = before.st_dev == file.device
+        && before.st_ino == file.inode
+        && (before.st_ctime, before.st_ctime_nsec as i64) == file.changed
+        && before.st_size <= MOST_AT_ONCE;
     if !is_same || FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
         return Err(Errno::STALE);
     }
@@ -255,6 +271,7 @@ pub fn feed_from(writer: &mut ContentWriter, file: impl AsFd, budget: u64, sink:
         let hole = match fs::seek(&file, SeekFrom::Hole(data)) {
             Ok(hole) => hole,
             Err(Errno::INVAL) => u64::MAX,
+            Err(Errno::NXIO) => break, // it has become shorter since: its caller sees that
             Err(errno) => return Err(errno),
         };
         at = fs::seek(&file, SeekFrom::Start(data))?;

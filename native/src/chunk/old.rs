@@ -61,9 +61,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// How long these items are together, if that is a number.
+pub fn total_length(items: &[Item]) -> Option<u64> {
+    items.iter().try_fold(0u64, |sum, item| sum.checked_add(item.length()))
+}
+
 pub fn open_part<E: From<FormatError>>(id: &Id, length: u64, load: &mut impl OldItems<E>) -> Result<Vec<Item>, E> {
     let items = load(id)?;
-    if items.iter().map(Item::length).sum::<u64>() != length {
+    if total_length(&items) != Some(length) {
         refuse("a part of another length than its recipe says")?;
     }
     Ok(items)

@@ -358,6 +358,11 @@ fn nanoseconds(seconds: i64, fraction: i64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(fraction)
 }
 
+/// Whole seconds, and the nanoseconds above them.
+fn seconds(time: i128) -> (i64, i64) {
+    (time.div_euclid(1_000_000_000) as i64, time.rem_euclid(1_000_000_000) as i64)
+}
+
 fn number<'py>(py: Python<'py>, value: i128) -> PyResult<Bound<'py, PyAny>> {
     Ok(match i64::try_from(value) {
         Ok(small) => small.into_pyobject(py)?.into_any(),
@@ -427,18 +432,21 @@ fn read_xattrs<'py>(
 type ReadFile<'py> = (i32, Option<Bound<'py, PyBytes>>, u64, Bound<'py, PyAny>);
 const CHANGED: i32 = -1;
 
-/// For each (name, device, inode): (0, content id, size, mtime); or (errno or -1 for «changed», None, 0, 0).
+/// For each (name, device, inode, ctime): (0, content id, size, mtime); or (errno or -1 for «changed», None, 0, 0).
 #[pyfunction]
 #[pyo3(signature = (batch, fd, wanted, threads=2))]
 fn read_files<'py>(
     py: Python<'py>,
     batch: &Batch,
     fd: i32,
-    wanted: Vec<(Vec<u8>, u64, u64)>,
+    wanted: Vec<(Vec<u8>, u64, u64, i128)>,
     threads: usize,
 ) -> PyResult<Vec<ReadFile<'py>>> {
     let directory = check_fd(fd)?;
-    let wanted: Vec<Wanted> = wanted.into_iter().map(|(name, device, inode)| Wanted { name, device, inode }).collect();
+    let wanted: Vec<Wanted> = wanted
+        .into_iter()
+        .map(|(name, device, inode, changed)| Wanted { name, device, inode, changed: seconds(changed) })
+        .collect();
     let results: Vec<Read> = py.detach(|| {
         let read = files::read_files(directory, &wanted, threads);
         let mut objects = batch.write();
@@ -493,9 +501,13 @@ fn write_files(py: Python<'_>, fd: i32, new_files: Vec<PyNewFile>, threads: usiz
     let prepared: Vec<NewFile> = new_files
         .iter()
         .map(|(name, mode, pieces, size, mtime)| {
-            let mtime =
-                mtime.map(|time| (time.div_euclid(1_000_000_000) as i64, time.rem_euclid(1_000_000_000) as i64));
-            Ok(NewFile { name: name.clone(), mode: *mode, pieces: to_pieces(pieces)?, size: *size, mtime })
+            Ok(NewFile {
+                name: name.clone(),
+                mode: *mode,
+                pieces: to_pieces(pieces)?,
+                size: *size,
+                mtime: mtime.map(seconds),
+            })
         })
         .collect::<PyResult<_>>()?;
     let results = py.detach(|| files::write_files(directory, &prepared, threads));

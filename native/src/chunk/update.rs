@@ -5,7 +5,7 @@
 use super::content::{write_down, ContentWriter, Sink};
 use super::cut::{Piece, Segmenter, PAGE, SHORTEST_HOLE, SMALL};
 use super::groups::{self, GROUP};
-use super::old::{open_part, Cursor, OldItems};
+use super::old::{open_part, total_length, Cursor, OldItems};
 use super::recipe::{encode_list, encode_part, ends_part, Item, INLINE_ITEMS};
 use crate::codec::ids::{content_id, Id, CHUNK, RECIPE};
 use crate::codec::{refuse, FormatError};
@@ -38,7 +38,7 @@ pub fn update<E: From<FormatError>>(
     source: &mut impl Source<E>,
     sink: &mut impl Sink,
 ) -> Result<Id, E> {
-    if old.items.iter().map(Item::length).sum::<u64>() != old.size {
+    if total_length(old.items) != Some(old.size) {
         refuse("old items that do not add up to their content")?;
     }
     let groups = if old.size > GROUP as u64 { old.size.div_ceil(GROUP as u64) } else { 0 };

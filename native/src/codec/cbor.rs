@@ -6,6 +6,8 @@ use super::{refuse, Result};
 pub const REFERENCE_TAG: u64 = 202;
 pub const DEEPEST: usize = 64;
 pub const LONGEST: usize = 64 << 20;
+/// Values in one document: in memory each takes far more than the byte that it may take here.
+pub const MOST_VALUES: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -149,6 +151,9 @@ pub fn encode(value: &Value) -> Result<Vec<u8>> {
     if out.len() > LONGEST {
         return refuse("longer than 64 MiB");
     }
+    if out.len() > MOST_VALUES {
+        Reader::new(&out)?.skip(0, &mut |_| ())?; // what can't be read again must not be written
+    }
     Ok(out)
 }
 
@@ -197,6 +202,7 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<()> {
 pub struct Reader<'a> {
     data: &'a [u8],
     at: usize,
+    values: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -204,7 +210,7 @@ impl<'a> Reader<'a> {
         if data.len() > LONGEST {
             return refuse("longer than 64 MiB");
         }
-        Ok(Reader { data, at: 0 })
+        Ok(Reader { data, at: 0, values: 0 })
     }
 
     pub fn finish(&self) -> Result<()> {
@@ -242,6 +248,10 @@ impl<'a> Reader<'a> {
     }
 
     fn head(&mut self) -> Result<(u8, u64)> {
+        self.values += 1;
+        if self.values > MOST_VALUES {
+            return refuse("more than 1 048 576 values");
+        }
         let first = self.take(1)?[0];
         let (major, info) = (first >> 5, first & 31);
         let argument = match info {

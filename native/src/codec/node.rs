@@ -8,6 +8,9 @@ use std::borrow::Cow;
 pub const MOST_ENTRIES: usize = 256;
 pub const HIGHEST_LEVEL: u64 = 31;
 pub const INLINE: usize = 256;
+/// What the kernel's device numbers hold: 12 and 20 bits.
+pub const LARGEST_MAJOR: u64 = 0xfff;
+pub const LARGEST_MINOR: u64 = 0xf_ffff;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -102,6 +105,16 @@ pub struct Node<'a> {
     pub entries: Vec<Entry<'a>>,
 }
 
+impl Node<'_> {
+    /// What all entries count for in the inner entry above: (entries, bytes).
+    pub fn totals(&self) -> Result<(u64, u64)> {
+        self.entries.iter().try_fold((0, 0), |(n, bytes), entry| {
+            let weight = entry.weight()?;
+            Ok((add(n, weight.0)?, add(bytes, weight.1)?))
+        })
+    }
+}
+
 pub struct Encoded {
     pub id: Id,
     pub data: Vec<u8>,
@@ -178,7 +191,7 @@ fn check_tree_entry(entry: &TreeEntry) -> Result<()> {
             }
         }
         entry_kind::CHARACTER | entry_kind::BLOCK => {
-            if entry.target.is_some() || entry.size > u64::from(u32::MAX) || entry.count > u64::from(u32::MAX) {
+            if entry.target.is_some() || entry.size > LARGEST_MAJOR || entry.count > LARGEST_MINOR {
                 return refuse("a device with impossible numbers");
             }
         }
@@ -187,19 +200,30 @@ fn check_tree_entry(entry: &TreeEntry) -> Result<()> {
     if matches!(entry.kind, entry_kind::FILE | entry_kind::DIRECTORY) {
         entry.target.map_or(Ok(()), check_id)?;
     }
-    entry.ext.as_deref().map_or(Ok(()), check_ext)
+    let Some(ext) = entry.ext.as_deref() else { return Ok(()) };
+    let known = check_ext(ext)?;
+    if known.linked && entry.kind == entry_kind::DIRECTORY {
+        return refuse("a directory among hard links");
+    }
+    Ok(())
+}
+
+/// What an extension map was found to hold.
+pub struct Known {
+    pub linked: bool,
 }
 
 /// Check an extension map: not empty, every critical key known, every known key well-formed.
-pub fn check_ext(ext: &[u8]) -> Result<()> {
+pub fn check_ext(ext: &[u8]) -> Result<Known> {
     use super::cbor::{decode, Value};
     let Value::Map(pairs) = decode(ext)? else { return refuse("an extension that is not a map") };
     if pairs.is_empty() {
         return refuse("an empty extension map");
     }
+    let mut known = Known { linked: false };
     for (key, value) in &pairs {
         match (key.as_str(), value) {
-            ("L", Value::Bool(true)) => {}
+            ("L", Value::Bool(true)) => known.linked = true,
             ("O", Value::Array(owner)) => check_owner(owner)?,
             ("X", Value::Array(xattrs)) => check_xattrs(xattrs)?,
             _ if key.starts_with(|first: char| first.is_ascii_uppercase()) => {
@@ -208,14 +232,14 @@ pub fn check_ext(ext: &[u8]) -> Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    Ok(known)
 }
 
 fn check_owner(owner: &[super::cbor::Value]) -> Result<()> {
     use super::cbor::Value;
     let fits = |value: &Value| match value {
         Value::Null => true,
-        Value::Int(id) => (0..=i128::from(u32::MAX)).contains(id),
+        Value::Int(id) => (0..i128::from(u32::MAX)).contains(id), // the last one means «leave it»
         _ => false,
     };
     if owner.len() != 2 || !owner.iter().all(fits) || owner.iter().all(|each| *each == Value::Null) {

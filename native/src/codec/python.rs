@@ -91,7 +91,8 @@ pub fn to_value(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
     }
     if let Ok(map) = object.cast::<PyDict>() {
         let mut pairs = Vec::with_capacity(map.len());
-        for (key, item) in map.iter() {
+        for pair in map.items() {
+            let (key, item): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
             let key: String = key.extract().map_err(|_| FormatError::new_err("the key of a map that is not text"))?;
             pairs.push((key, to_value(&item, depth + 1)?));
         }
@@ -282,14 +283,18 @@ fn from_entry<'py>(py: Python<'py>, entry: &Entry) -> PyResult<Bound<'py, PyTupl
     }
 }
 
+/// level, entries, and what they count for above: entries and bytes.
+type DecodedNode<'py> = (u8, Bound<'py, PyList>, u64, u64);
+
 #[pyfunction]
-fn decode_node<'py>(py: Python<'py>, kind: u8, data: Lent) -> PyResult<(u8, Bound<'py, PyList>)> {
+fn decode_node<'py>(py: Python<'py>, kind: u8, data: Lent) -> PyResult<DecodedNode<'py>> {
     let node = node::decode_node(kind, data.as_slice())?;
     let entries = PyList::empty(py);
     for entry in &node.entries {
         entries.append(from_entry(py, entry)?)?;
     }
-    Ok((node.level, entries))
+    let (n, bytes) = node.totals()?;
+    Ok((node.level, entries, n, bytes))
 }
 
 type EncodedNode<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64, u64);
@@ -314,7 +319,10 @@ fn encode_level<'py>(
 
 #[pyfunction]
 fn check_ext(ext: &Bound<'_, PyAny>) -> PyResult<()> {
-    Ok(node::check_ext(&cbor::encode(&to_value(ext, 0)?)?)?)
+    if node::check_ext(&cbor::encode(&to_value(ext, 0)?)?)?.linked {
+        return Err(FormatError::new_err("a root among hard links"));
+    }
+    Ok(())
 }
 
 // ---- rows

@@ -1,0 +1,368 @@
+"""The values in the tables of a repository (docs/format.md, "Tables").
+
+Each `decode` accepts what `encode` can give, and raises DamagedEnvironment for anything else: a flipped byte in a value
+must never be more than a typed error.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, Self, TypeVar
+
+from fusecas import _native
+from fusecas.store.environment import Value
+from fusecas.store.ids import InodesId, LayerId, ObjectId, StateId, TimesId
+from fusecas.store.tables import unreadable
+
+HIT_BYTES = 5
+ID_BYTES = 32
+
+T = TypeVar("T")
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """What decoding gives for bytes that were not encoded by us, as a typed error."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise unreadable(what, error) from error
+
+
+def fields_of(value: Value, *names: str) -> dict[str, Any]:
+    fields = _native.cbor_decode(value)
+    if not isinstance(fields, dict) or fields.keys() != set(names):
+        raise ValueError("other fields than it should have")
+    return fields
+
+
+def items_of(value: Any, count: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) != count:
+        raise ValueError(f"not a list of {count}")
+    return value
+
+
+def an_id(value: Any) -> ObjectId:
+    if not isinstance(value, bytes) or len(value) != ID_BYTES:
+        raise ValueError("not an id")
+    return ObjectId(value)
+
+
+def id_or_none(value: Any, kind: Callable[[ObjectId], T]) -> T | None:
+    return None if value is None else kind(an_id(value))
+
+
+def a_number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("not a number")
+    return value
+
+
+def a_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return value
+
+
+class Row(NamedTuple):
+    """What the index keeps of an object. `n` never changes and is never given out twice; the place may change."""
+
+    kind: int
+    codec: int
+    n: int
+    pack: int
+    offset: int
+    stored: int
+    size: int
+    created: int
+
+    def encode(self) -> bytes:
+        return _native.pack_row(*self)
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        try:
+            return cls._make(_native.unpack_row(value))
+        except _native.FormatError as error:
+            raise unreadable("a row of the index", error) from error
+
+
+def encode_count(count: int) -> bytes:
+    """How many bytes of a pack are live."""
+    return _native.pack_varints([count])
+
+
+def decode_count(value: Value) -> int:
+    with reading("the count of a pack"):
+        (count,) = _native.unpack_varints(value)
+        return count
+
+
+class RefRow(NamedTuple):
+    """Where a ref points, since which serial, and the operation that moved it there (0: none)."""
+
+    target: ObjectId
+    serial: int
+    operation: int
+
+    def encode(self) -> bytes:
+        return _native.cbor_encode(list(self))
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        with reading("a ref"):
+            target, serial, operation = items_of(_native.cbor_decode(value), 3)
+            return cls(an_id(target), a_number(serial), a_number(operation))
+
+
+class LayerTimes(NamedTuple):
+    """The times of the files of a layer, since which serial."""
+
+    times: TimesId
+    serial: int
+
+    def encode(self) -> bytes:
+        return _native.cbor_encode(list(self))
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        with reading("the times of a layer"):
+            times, serial = items_of(_native.cbor_decode(value), 2)
+            return cls(TimesId(an_id(times)), a_number(serial))
+
+
+class LivePair(NamedTuple):
+    """Where a workspace stands: its layer, its live state and the times of that state."""
+
+    layer: LayerId | None
+    state: StateId
+    times: TimesId | None
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        layer, state, times = items_of(value, 3)
+        return cls(id_or_none(layer, LayerId), StateId(an_id(state)), id_or_none(times, TimesId))
+
+
+@dataclass(frozen=True)
+class Live:
+    """The live row of a workspace: local, moved in the same transaction as its head."""
+
+    layer: LayerId | None
+    state: StateId
+    times: TimesId | None
+    inodes: InodesId | None = None
+    baseline: TimesId | None = None
+    ranges: tuple[Any, ...] = ()
+    needs: tuple[ObjectId, ...] = ()
+    owner: tuple[int, int] = (0, 0)
+    serial: int = 0
+
+    @property
+    def pair(self) -> LivePair:
+        return LivePair(self.layer, self.state, self.times)
+
+    def roots(self) -> list[ObjectId]:
+        """What this row keeps alive."""
+        named = [self.layer, self.state, self.times, self.inodes, self.baseline, *self.needs]
+        return [each for each in named if each is not None]
+
+    def encode(self) -> bytes:
+        return _native.cbor_encode(
+            {
+                "layer": self.layer,
+                "state": self.state,
+                "times": self.times,
+                "inodes": self.inodes,
+                "baseline": self.baseline,
+                "ranges": list(self.ranges),
+                "needs": list(self.needs),
+                "owner": list(self.owner),
+                "serial": self.serial,
+            }
+        )
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        with reading("a live row"):
+            fields = fields_of(value, *cls.__dataclass_fields__)
+            uid, gid = items_of(fields["owner"], 2)
+            if not isinstance(fields["ranges"], list) or not isinstance(fields["needs"], list):
+                raise ValueError("ranges or needs that are no lists")
+            return cls(
+                layer=id_or_none(fields["layer"], LayerId),
+                state=StateId(an_id(fields["state"])),
+                times=id_or_none(fields["times"], TimesId),
+                inodes=id_or_none(fields["inodes"], InodesId),
+                baseline=id_or_none(fields["baseline"], TimesId),
+                ranges=tuple(fields["ranges"]),
+                needs=tuple(an_id(each) for each in fields["needs"]),
+                owner=(a_number(uid), a_number(gid)),
+                serial=a_number(fields["serial"]),
+            )
+
+
+class Move(NamedTuple):
+    """What one operation did to one ref. For a head, `old_live` and `new_live` say where its workspace stood."""
+
+    ref: str
+    old: ObjectId | None
+    new: ObjectId | None
+    old_live: LivePair | None = None
+    new_live: LivePair | None = None
+
+    def roots(self) -> list[ObjectId]:
+        named = [self.old, self.new, *(self.old_live or ()), *(self.new_live or ())]
+        return [each for each in named if each is not None]
+
+    def as_list(self) -> list[Any]:
+        lives = [None if each is None else list(each) for each in (self.old_live, self.new_live)]
+        return [self.ref, self.old, self.new, *lives]
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        ref, old, new, old_live, new_live = items_of(value, 5)
+        return cls(
+            a_text(ref),
+            id_or_none(old, ObjectId),
+            id_or_none(new, ObjectId),
+            None if old_live is None else LivePair.of(old_live),
+            None if new_live is None else LivePair.of(new_live),
+        )
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What somebody did: one verb and every ref that it moved. Its number is its serial."""
+
+    number: int
+    verb: str
+    argv: tuple[bytes, ...]
+    actor: str
+    time: int
+    moves: tuple[Move, ...]
+
+    def encode(self) -> bytes:
+        return _native.cbor_encode(
+            {
+                "verb": self.verb,
+                "argv": list(self.argv),
+                "actor": self.actor,
+                "time": self.time,
+                "moves": [move.as_list() for move in self.moves],
+            }
+        )
+
+    @classmethod
+    def decode(cls, number: int, value: Value) -> Self:
+        with reading(f"operation {number}"):
+            fields = fields_of(value, "verb", "argv", "actor", "time", "moves")
+            argv = fields["argv"]
+            if not isinstance(argv, list) or not all(isinstance(each, bytes) for each in argv):
+                raise ValueError("argv is not a list of byte strings")
+            if not isinstance(fields["moves"], list):
+                raise ValueError("moves is no list")
+            moves = tuple(Move.of(each) for each in fields["moves"])
+            time = a_number(fields["time"])
+            return cls(number, a_text(fields["verb"]), tuple(argv), a_text(fields["actor"]), time, moves)
+
+    def move_of(self, ref: str) -> Move | None:
+        return next((each for each in self.moves if each.ref == ref), None)
+
+
+class Recent(NamedTuple):
+    """Which row got a serial: so that a collector finds what is new without reading what is old."""
+
+    table: int
+    key: bytes
+
+    def encode(self) -> bytes:
+        return bytes([self.table]) + self.key
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        data = bytes(value)
+        if len(data) < 2:
+            raise unreadable("a row of recent", ValueError("cut short"))
+        return cls(data[0], data[1:])
+
+
+class SessionRow(NamedTuple):
+    """When a session last wrote (ns since 1970), and the serial of its last hold."""
+
+    last_write: int
+    last_hold: int
+
+    def encode(self) -> bytes:
+        return _native.cbor_encode(list(self))
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        with reading("a session"):
+            last_write, last_hold = items_of(_native.cbor_decode(value), 2)
+            return cls(a_number(last_write), a_number(last_hold))
+
+
+class HoldKind(IntEnum):
+    """The first byte of a hold says what its numbers or ids are."""
+
+    PUT = 1
+    HIT = 2
+    NODES = 3
+
+
+class Hold(NamedTuple):
+    """What a session has put or hit: runs of leaves (first number, count), or ids of nodes and recipes."""
+
+    leaves: list[tuple[int, int]]
+    nodes: list[ObjectId]
+
+    @staticmethod
+    def of_put(runs: list[int]) -> bytes:
+        """Of runs of leaves: first number, count, first number, count…"""
+        return bytes([HoldKind.PUT]) + _native.pack_varints(runs)
+
+    @staticmethod
+    def of_hits(numbers: list[int]) -> bytes:
+        return bytes([HoldKind.HIT]) + b"".join(n.to_bytes(HIT_BYTES, "big") for n in numbers)
+
+    @staticmethod
+    def of_nodes(ids: list[ObjectId]) -> bytes:
+        return bytes([HoldKind.NODES]) + b"".join(ids)
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        with reading("a hold"):
+            data = bytes(value)
+            kind, body = HoldKind(data[0] if data else 0), data[1:]
+            if kind == HoldKind.PUT:
+                numbers = _native.unpack_varints(body)
+                return cls(list(zip(numbers[::2], numbers[1::2], strict=True)), [])
+            width = HIT_BYTES if kind == HoldKind.HIT else ID_BYTES
+            if len(body) % width:
+                raise ValueError("cut short")
+            pieces = [body[at : at + width] for at in range(0, len(body), width)]
+            if kind == HoldKind.HIT:
+                return cls([(int.from_bytes(piece, "big"), 1) for piece in pieces], [])
+            return cls([], [ObjectId(piece) for piece in pieces])
+
+
+class GcState(NamedTuple):
+    """What the last gc published beside its marks.
+
+    k: its number. next_n: the first row's number that it did not judge. undoable_since: operations from that time on
+    (ns since 1970) have kept all that they name.
+    """
+
+    k: int
+    next_n: int
+    undoable_since: int
+
+    def encode(self) -> bytes:
+        return _native.cbor_encode(list(self))
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        with reading("the state of gc"):
+            return cls._make(a_number(each) for each in items_of(_native.cbor_decode(value), 3))
