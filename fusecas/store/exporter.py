@@ -40,6 +40,7 @@ ONE_CHUNK = 64 << 10
 CORRUPTED = -1
 PRIVATE = 0o700
 SPECIAL_BITS = 0o6000
+OUR_XATTRS = (b"user.", b"trusted.", b"security.capability", b"system.posix_acl_")
 DEFAULT_ACL = "system.posix_acl_default"
 ACCESS_ACL = "system.posix_acl_access"
 NOT_FOR_US = frozenset(
@@ -443,7 +444,9 @@ class _Export:
     def _xattrs(self, entry: Entry, place: bytes) -> list[tuple[bytes, bytes]]:
         found = []
         for key, value in entry.xattrs:
-            if isinstance(value, _native.Ref):
+            if not key.startswith(OUR_XATTRS):
+                self._unset.append((place, "xattr " + shown(key), "not one that fusecas keeps"))
+            elif isinstance(value, _native.Ref):
                 with naming(place), self._store.read() as reader:
                     found.append((key, reader.read_content(value.id)))
             else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.calling import ENVIRONMENT, TIMEOUT, Place
+from tests.cli.calling import ENVIRONMENT, PROGRAM, TIMEOUT, Place
 
 MISTAKES = {
     "unknown verb": (2, "haed", "did you mean head?"),
@@ -19,6 +19,11 @@ MISTAKES = {
     "a number that is none": (2, "log --limit x", "not a valid integer"),
     "a field that is none": (2, "log --sort size", "'time', 'instruction', 'kind', 'hash'"),
     "an owner that is none": (2, "import source --owner root", "UID:GID"),
+    "an owner beyond all users": (2, "import source --owner 4294967295:0", "UID:GID"),
+    "more rows than there can be": (2, f"log --limit {'9' * 20}", "not in the range"),
+    "a time span beyond all": (2, f"gc --expire {'9' * 400}", "10m"),
+    "two places for a repository": (2, "init there --repo elsewhere", "two places"),
+    "a time beyond all calendars": (2, "log main@{99999999999999d}", "is not a time"),
     "a time span that is none": (2, "gc --min-age soon", "10m"),
     "a name that is none": (2, "tag a:b", "can't be a name"),
     "cat without a path": (2, "cat b.txt", "@:b.txt"),
@@ -134,3 +139,40 @@ def test_a_call_without_a_verb_explains_itself(shared: Place) -> None:
     answer = shared.run()
     assert (answer.code, answer.stdout) == (2, b"")
     assert "Usage: fusecas" in answer.stderr
+
+
+WORD = b"caf\xe9"
+
+
+@pytest.mark.parametrize("call", [[b"has"], [b"get"], [b"log"], [b"ls"], [b"inspect"], [b"op", b"log"]])
+def test_a_word_that_is_not_utf8_names_nothing(shared: Place, call: list[bytes]) -> None:
+    assert shared.run(*call, WORD).code == (1 if call == [b"has"] else 3)
+
+
+def test_a_user_whose_name_is_not_utf8_can_work(place: Place) -> None:
+    done = subprocess.run([PROGRAM, "tag", "new"], cwd=place.folder, env={**os.environb, b"LOGNAME": WORD}, check=True)  # type: ignore[dict-item]
+    assert done.returncode == 0
+    assert "caf" in place.ok("op", "log").text
+
+
+@pytest.mark.parametrize("call", ["ls", "ls nope", "ls --json", "ls nope --json"])
+def test_where_nothing_can_be_said_the_exit_code_still_is(shared: Place, call: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([PROGRAM, *call.split()], cwd=shared.folder, env=ENVIRONMENT, stdout=full, stderr=full)
+    assert done.returncode == (3 if "nope" in call else 6)
+
+
+def test_json_as_a_value_is_no_option(place: Place) -> None:
+    (place.folder / "source" / "more").write_text("more")
+    answer = place.ok("import", "source", "-m", "--json")
+    assert answer.text.startswith("layer ")
+
+
+def test_get_writes_to_what_is_no_file_instead_of_replacing_it(shared: Place, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    content = shared.ok("hash", "source/c.txt").text.strip()
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    shared.ok("get", content, "-o", str(pipe))
+    said, _ = reader.communicate(timeout=TIMEOUT)
+    assert said == (shared.folder / "source" / "c.txt").read_bytes() and pipe.is_fifo()
