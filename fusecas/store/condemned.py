@@ -1,6 +1,6 @@
 """Which rows a published gc has condemned: n < N and unmarked (docs/dev/gc.md). They are absent for everybody."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fusecas.errors import DamagedEnvironment
 from fusecas.store.environment import KV
@@ -11,8 +11,7 @@ MARKS_PIECE = 32768
 MARKS_KEY = b"marks"
 
 
-@dataclass(frozen=True)
-class Marks:
+class Marks(NamedTuple):
     """What the gc number `k` published: N, the first number it did not judge, and a bit for each row it reached.
 
     `undoable_since`: operations from that time on have kept all that they name.

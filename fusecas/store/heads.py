@@ -1,7 +1,6 @@
 """Heads: where each workspace stands. A head, its live row and the operation that says so move in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from fusecas.errors import Conflict, Damaged, RefNotFound
@@ -73,7 +72,7 @@ def advance(
     now = transaction.get_live(head.workspace.id)
     if now is None or now.serial != head.live.serial:
         raise Conflict(f"workspace {head.name} has changed meanwhile", hint="look, and try again")
-    node: ObjectId = transaction.put_node(Kind.WORKSPACE, replace(head.workspace, layer=layer).encode())
+    node: ObjectId = transaction.put_node(Kind.WORKSPACE, head.workspace._replace(layer=layer).encode())
     move = Move(head.ref, head.id, node, head.live.pair, live.pair)
     operation = transaction.operate(verb, argv, actor, [move])
     transaction.set_live(head.workspace.id, live)

@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -467,7 +467,7 @@ class _Import:
             state = self._unmarked(state, single[start : start + EDITS_AT_ONCE])
         groups.sort()
         links = prolly.build(Kind.LINKS, groups, self._session.put_node)
-        return replace(state, links=None if links is None else LinksId(links))
+        return state._replace(links=None if links is None else LinksId(links))
 
     def _unmarked(self, state: State, paths: Sequence[bytes]) -> State:
         """The state with these files as ordinary ones; `paths` come directory by directory."""

@@ -4,8 +4,8 @@ Frozen; `encode` gives canonical CBOR, `decode` accepts exactly what `encode` ca
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from fusecas import _native
@@ -15,6 +15,7 @@ from fusecas.store.ids import LayerId, LinksId, ObjectId, StateId, TreeId
 Extension = Mapping[str, Any]
 Program = Mapping[str, Any]
 IdType = TypeVar("IdType")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class EntryKind(IntEnum):
@@ -64,8 +65,7 @@ class Entry(NamedTuple):
         return [(name, value) for name, value in (self.ext or {}).get("X", ())]
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """All that a command can see in content. Its id is the state id."""
 
     tree: TreeId | None
@@ -92,8 +92,7 @@ class State:
         return Entry(b"", EntryKind.DIRECTORY, self.mode, self.tree, size, count, self.ext)
 
 
-@dataclass(frozen=True)
-class Plane:
+class Plane(NamedTuple):
     """Data that travels with the files but is not files."""
 
     type: str
@@ -101,13 +100,12 @@ class Plane:
     meta: Any = None
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A state with its history: what is equal wherever the same was done to the same."""
 
     parents: tuple[LayerId, ...]
     state: StateId
-    planes: Mapping[str, Plane] = field(default_factory=dict)
+    planes: Mapping[str, Plane] = NOTHING
     program: Program | None = None
     cwd: bytes | None = None
     exit: int | None = None
@@ -149,16 +147,15 @@ class Layer:
         )
 
 
-@dataclass(frozen=True)
-class Workspace:
+class Workspace(NamedTuple):
     """What `heads/NAME` points to. `forked_from` is weak: it keeps nothing alive."""
 
     id: bytes
     layer: LayerId | None = None
-    planes: Mapping[str, Plane] = field(default_factory=dict)
+    planes: Mapping[str, Plane] = NOTHING
     forked_from: tuple[bytes, bytes, int] | None = None
     status: str = "active"
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NOTHING
     metadata: Any = None
     pin: str | None = None
 
@@ -195,8 +192,7 @@ class Workspace:
         )
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """The key of a run: everything that its result may depend on."""
 
     kind: str
@@ -233,7 +229,7 @@ class Action:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        names = {"v", *cls.__dataclass_fields__}
+        names = {"v", *cls._fields}
         fields = Fields("action", data, names)
         fields.get("v", lambda value: value == 1)
         return cls(

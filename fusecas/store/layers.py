@@ -1,7 +1,7 @@
 """Making layers without a mount: a folder's state as a new layer on a workspace's head."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fusecas.store import heads
@@ -76,8 +76,7 @@ def _on_head(
     layer = LayerId(transaction.put_node(Kind.LAYER, _core(parent, imported, message).encode()))
     if imported.times is not None:
         transaction.set_layer_times(layer, imported.times)
-    live = replace(
-        head.live,
+    live = head.live._replace(
         layer=layer,
         state=imported.state,
         times=imported.times,

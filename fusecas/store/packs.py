@@ -5,7 +5,6 @@ their callers to ask.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -46,8 +45,7 @@ def compressed(
     }
 
 
-@dataclass(frozen=True)
-class PackSpan:
+class PackSpan(NamedTuple):
     """The part of an object that lies in one pack."""
 
     pack: int

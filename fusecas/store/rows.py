@@ -6,7 +6,6 @@ must never be more than a typed error.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -145,8 +144,7 @@ class LivePair(NamedTuple):
         return cls(id_or_none(layer, LayerId), StateId(an_id(state)), id_or_none(times, TimesId))
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(NamedTuple):
     """The live row of a workspace: local, moved in the same transaction as its head."""
 
     layer: LayerId | None
@@ -186,7 +184,7 @@ class Live:
     @classmethod
     def decode(cls, value: Value) -> Self:
         with reading("a live row"):
-            fields = fields_of(value, *cls.__dataclass_fields__)
+            fields = fields_of(value, *cls._fields)
             uid, gid = items_of(fields["owner"], 2)
             if not isinstance(fields["ranges"], list) or not isinstance(fields["needs"], list):
                 raise ValueError("ranges or needs that are no lists")
@@ -232,8 +230,7 @@ class Move(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """What somebody did: one verb and every ref that it moved. Its number is its serial."""
 
     number: int

@@ -6,7 +6,6 @@ together at the commit, or not at all.
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import Enum
 
 from fusecas import _native
@@ -123,7 +122,7 @@ class Transaction(Snapshot):
         for each in live.roots():
             self._must_be_live(each, "a live row")
         serial = self._root_serial(Table.LIVE, workspace_id)
-        self.kv.put(Table.LIVE, workspace_id, replace(live, serial=serial).encode())
+        self.kv.put(Table.LIVE, workspace_id, live._replace(serial=serial).encode())
 
     def set_layer_times(self, layer: LayerId, times: TimesId) -> None:
         self._must_be_live(layer, "a row of times")

@@ -1,7 +1,6 @@
 """Directories in a state: finding, listing, walking, changing. A path is bytes from the root, b"" the root itself."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from fusecas.errors import PathNotFound
@@ -150,12 +149,11 @@ def edit(
     changes = dict(changes)
     root = changes.pop(b"", None)
     if root is not None:
-        core = replace(core, mode=root.mode, ext=root.ext)
+        core = core._replace(mode=root.mode, ext=root.ext)
     tree = _edit_directories(core.tree, _nested(changes), read, keep)
     groups = {path: None if group is None else (path, group) for path, group in links.items()}
     new_links = prolly.edit(Kind.LINKS, core.links, groups, read, keep) if groups else core.links
-    return replace(
-        core,
+    return core._replace(
         tree=None if tree is None else TreeId(tree),
         links=None if new_links is None else LinksId(ObjectId(new_links)),
     )

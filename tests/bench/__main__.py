@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench.measure import Bench
 
-NO_BENCHMARKS = ("__main__", "measure", "stream")
+NO_BENCHMARKS = ("__main__", "measure", "memory")
 
 
 def main() -> int:

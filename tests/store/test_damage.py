@@ -6,7 +6,6 @@ The pages of LMDB themselves are damaged in tests/crash.
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,7 +157,7 @@ def test_what_an_operation_needs_and_is_gone_is_missing(repository: Repository) 
 def test_a_head_and_a_live_row_that_disagree_are_a_problem(repository: Repository) -> None:
     with repository.store.write() as transaction:
         head = heads.read_head(transaction)
-        transaction.set_live(head.workspace.id, replace(head.live, layer=None))
+        transaction.set_live(head.workspace.id, head.live._replace(layer=None))
     assert any("name different layers" in each for each in verify(repository.store).problems)
 
 

@@ -1,7 +1,6 @@
 """Directories in a state: found, listed, walked, and changed at the cost of what changes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -146,7 +145,7 @@ def test_the_roots_own_attributes_can_change() -> None:
     nodes = Nodes()
     state = built(nodes, {b"file": a_file()})
     changed = nodes.edit(state, {b"": A_DIRECTORY._replace(mode=0o700, ext={"O": [5, None]})})
-    assert changed == replace(state, mode=0o700, ext={"O": [5, None]})
+    assert changed == state._replace(mode=0o700, ext={"O": [5, None]})
 
 
 def test_groups_of_links_come_and_go_with_the_entries() -> None:
