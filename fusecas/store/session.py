@@ -1,15 +1,15 @@
 """Writing more than one transaction can hold: a session, its lock and its holds (docs/dev/gc.md, docs/dev/writer.md).
 
-The caller fills batches; one thread looks them up, compresses what is missing and stores it, in the order in which it
-was put. What a session has put or hit is held from the transaction that says so until the session ends, so that gc
-leaves it alone although no ref reaches it yet.
+The caller fills batches; one thread looks them up and compresses what is missing, another stores it, in the order in
+which it was put: so compressing goes on while the disk is waited for. What a session has put or hit is held from the
+transaction that says so until the session ends, so that gc leaves it alone although no ref reaches it yet.
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
@@ -37,6 +37,7 @@ PAUSE = 0.0005  # LMDB's writer lock is unfair: without a pause a bulk writer st
 READ_SIZE = 1 << 20
 RECENT_IDS = 100_000
 QUEUED_BATCHES = 2
+OWN_COMMITS = 16
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Shared(Protocol):
 
 
 class Session:
-    """Made by Store.session. One caller thread; its own writer thread."""
+    """Made by Store.session. One caller thread; two threads of its own, the packer and the writer."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -60,10 +61,14 @@ class Session:
         self.new_objects = self.new_bytes = self.stored_bytes = self.hit_objects = 0
         self._recent: set[bytes] = set()
         self._last_hold = 0
+        self._own_commits: dict[int, set[ObjectId]] = {}
         self._queue: queue.Queue[_native.Batch | None] = queue.Queue(QUEUED_BATCHES)
+        self._packed: queue.Queue[Incoming | None] = queue.Queue(2)
         self._failure: BaseException | None = None
         self._ended = False
+        self._packer = threading.Thread(target=self._pack_batches, name=f"packer-{self.number}", daemon=True)
         self._writer = threading.Thread(target=self._write_batches, name=f"session-{self.number}", daemon=True)
+        self._packer.start()
         self._writer.start()
 
     def __enter__(self) -> Self:
@@ -210,42 +215,57 @@ class Session:
         if kv.get(Table.SESSIONS, SESSION_KEY.pack(self.number, 0)) is None:
             raise SessionLost(f"session {self.number} was taken for dead and collected", hint="run it again")
 
-    # the writer's thread
+    # the threads
 
     def _stop_writer(self) -> None:
         if self._writer.is_alive():
             self._queue.put(None)
+            self._packer.join()
             self._writer.join()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
-    def _write_batches(self) -> None:
+    def _pack_batches(self) -> None:
         while (batch := self._queue.get()) is not None:
-            try:
-                if self._failure is None:
-                    self._store(batch)
-            except BaseException as error:  # noqa: BLE001 - handed to the caller by _raise_failure
-                self._failure = error
-            finally:
-                self._queue.task_done()
+            incoming = Incoming(batch)
+            self._unless_failed(lambda: self._pack(incoming))  # noqa: B023
+            self._packed.put(incoming)
+        self._packed.put(None)
+
+    def _write_batches(self) -> None:
+        while (incoming := self._packed.get()) is not None:
+            self._unless_failed(lambda: self._store(incoming))
+            self._queue.task_done()
         self._queue.task_done()
 
-    def _store(self, batch: _native.Batch) -> None:
-        if len(self._recent) > RECENT_IDS:
-            self._recent.clear()
-        incoming = Incoming(batch)
+    def _unless_failed(self, work: Callable[[], None]) -> None:
+        try:
+            if self._failure is None:
+                work()
+        except BaseException as error:  # noqa: BLE001 - handed to the caller by _raise_failure
+            self._failure = error
+
+    def _pack(self, incoming: "Incoming") -> None:
         with self._shared.environment.read() as kv:
             incoming.look_up(kv, self._shared.marks(kv))
         incoming.compress()
+
+    def _store(self, incoming: "Incoming") -> None:
+        if len(self._recent) > RECENT_IDS:
+            self._recent.clear()
         for group in incoming.groups():
             with self._shared.environment.write() as kv:
                 self._check_row(kv)
                 marks = self._shared.marks(kv)
-                incoming.look_again(kv, marks)
+                incoming.look_again(kv, marks, self._own_commits)
                 self._check_refs(kv, marks, incoming, group)
-                self._put(kv, incoming, group)
+                stored = self._put(kv, incoming, group)
+                commit = kv.id()
+            self._own_commits[commit] = stored
+            if len(self._own_commits) > OWN_COMMITS:
+                del self._own_commits[min(self._own_commits)]
             time.sleep(PAUSE)
 
     def _check_refs(self, kv: KV, marks: Marks, incoming: "Incoming", group: range) -> None:
@@ -259,7 +279,8 @@ class Session:
                             raise MissingObject(f"{incoming.ids[i].hex()} refers to {each.hex()}, which is not there")
             self._recent.add(incoming.ids[i])
 
-    def _put(self, kv: KV, incoming: "Incoming", group: range) -> None:
+    def _put(self, kv: KV, incoming: "Incoming", group: range) -> set[ObjectId]:
+        """Store what of a group is new, and hold all of it; which objects that were."""
         fresh = incoming.take_new(kv, group)
         # A hit is what its row says: what we have as a chunk may be there as the content of a recipe.
         kinds = {i: incoming.hits[i].kind if i in incoming.hits else incoming.kinds[i] for i in group}
@@ -284,6 +305,7 @@ class Session:
         self.new_bytes += sum(each.size for each in fresh)
         self.stored_bytes += sum(len(each.data) for each in fresh)
         self.hit_objects += len(group) - len(fresh)
+        return {each.id for each in fresh}
 
 
 def leaf_ranges(first: int, objects: Sequence[NewObject]) -> list[int]:
@@ -314,17 +336,27 @@ class Incoming:
 
     def look_up(self, kv: KV, marks: Marks) -> None:
         self.hits, self._condemned = {}, {}
-        for i, object_id in enumerate(self.ids):
-            row = packs.find_row(kv, object_id)
-            if row is not None:
-                (self._condemned if marks.condemned(row.n) else self.hits)[i] = row
+        for i in range(len(self.ids)):
+            self._look_up_one(kv, marks, i)
         self._seen = kv.id()
 
-    def look_again(self, kv: KV, marks: Marks) -> None:
-        """In the writing transaction: only if somebody else has written since the last look."""
-        if kv.id() != self._seen + 1:
+    def _look_up_one(self, kv: KV, marks: Marks, at: int) -> None:
+        row = packs.find_row(kv, self.ids[at])
+        if row is not None:
+            (self._condemned if marks.condemned(row.n) else self.hits)[at] = row
+
+    def look_again(self, kv: KV, marks: Marks, own_commits: Mapping[int, set[ObjectId]]) -> None:
+        """In the writing transaction: all of it if somebody else has written since the last look; if only this session
+        has, what it has stored since."""
+        since = range(self._seen + 1, kv.id())
+        if all(commit in own_commits for commit in since):
+            stored = [own_commits[commit] for commit in since]
+            for i, object_id in enumerate(self.ids):
+                if any(object_id in each for each in stored):
+                    self._look_up_one(kv, marks, i)
+            self._seen = kv.id()
+        else:
             self.look_up(kv, marks)
-        self._seen = kv.id()
 
     def compress(self) -> None:
         missing = [i for i in range(len(self.ids)) if i not in self.hits and i not in self._new]

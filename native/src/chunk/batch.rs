@@ -144,6 +144,9 @@ fn stretches(objects: &Objects, which: &[usize]) -> Vec<Range<usize>> {
     found
 }
 
+/// One level more is worth its time on large chunks only: small ones get another, slower search there.
+const LARGE: usize = 32 << 10;
+
 fn compress_stretch(objects: &Objects, which: &[usize], level: i32) -> Stretch {
     thread_local! {
         static CONTEXT: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
@@ -151,10 +154,11 @@ fn compress_stretch(objects: &Objects, which: &[usize], level: i32) -> Stretch {
     CONTEXT.with_borrow_mut(|context| {
         // Neither can fail but for a level out of range, which zstd then clamps; the size is in the object's row.
         let _ = context.set_parameter(CParameter::ContentSizeFlag(false));
-        let _ = context.set_parameter(CParameter::CompressionLevel(level));
         let size: usize = which.iter().map(|at| objects.list[*at].bytes.length()).sum();
         let mut stretch = Stretch { rows: Vec::with_capacity(which.len()), stored: Vec::with_capacity(size) };
         for at in which {
+            let more = i32::from(objects.list[*at].bytes.length() > LARGE);
+            let _ = context.set_parameter(CParameter::CompressionLevel(level + more));
             let row = compress_one(context, objects.data(*at), &mut stretch.stored);
             stretch.rows.push(row);
         }
