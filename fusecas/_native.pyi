@@ -175,3 +175,119 @@ def write_files(
 
 def write_pieces(fd: int, pieces: Sequence[Piece], threads: int = 2) -> int:
     """Write pieces into a new file: 0, -1 for corrupted, or an errno. Its size is the caller's care."""
+
+# The overlay
+
+Attributes = tuple[int, int, int, int, int, tuple[int, int], int, int, int, int, int]
+"""(inode, type and mode, links, uid, gid, (major, minor), size, blocks, atime, mtime, ctime); times in ns."""
+
+class Overlay:
+    """The writable top of one workspace (docs/dev/overlay.md). Thread-safe; every call lets go of the GIL.
+
+    Raises OSError with the errno that POSIX asks for. What a call has returned survives the death of the process; what
+    was done before `sync` was called survives a power cut once that returns.
+    """
+
+    def __init__(
+        self,
+        folder: Any,
+        root: tuple[bytes | None, bytes | None, bytes | None, int],
+        mode: int,
+        ext: bytes | None,
+        links: bytes | None,
+        time: tuple[int, int],
+        owner: tuple[int, int],
+        next: int,
+        ranges: Sequence[tuple[int, int, int | None]],
+        same_boot: bool,
+        load: Callable[[bytes, int], Buffer],
+        read: Callable[[bytes, int, int | None], Buffer],
+    ) -> None:
+        """Open the files in `folder` over a state, and do again what `ranges` of the journal hold.
+
+        root: tree, times, inodes, first number. time: of what has none, and of the root.
+        """
+
+    @property
+    def ranges(self) -> list[tuple[int, int, int | None]]:
+        """What was done again: each range with its end."""
+
+    @property
+    def stream(self) -> int:
+        """The stream that is written to now; it begins at 0."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def next_inode(self) -> int: ...
+    def lookup(self, parent: int, name: bytes) -> Attributes | None:
+        """What is at a name; the caller then holds it until `forget`."""
+
+    def forget(self, ino: int, count: int) -> None: ...
+    def looked_up(self, ino: int) -> None: ...
+    def getattr(self, ino: int) -> Attributes: ...
+    def readlink(self, ino: int) -> bytes: ...
+    def names(self, ino: int) -> list[tuple[bytes, int]]: ...
+    def parent(self, ino: int) -> int: ...
+    def path(self, ino: int) -> bytes | None: ...
+    def make(
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        umask: int,
+        uid: int,
+        gid: int,
+        device: tuple[int, int] = (0, 0),
+        target: bytes = b"",
+    ) -> Attributes:
+        """A new inode of the type that `mode` says; held like one that was looked up."""
+
+    def link(self, ino: int, parent: int, name: bytes) -> Attributes: ...
+    def unlink(self, parent: int, name: bytes) -> None: ...
+    def rmdir(self, parent: int, name: bytes) -> None: ...
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, exchange: bool, replace: bool
+    ) -> None: ...
+    def setattr(
+        self,
+        ino: int,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        size: int | None = None,
+        atime: int | None = None,
+        mtime: int | None = None,
+    ) -> Attributes: ...
+    def getxattr(self, ino: int, name: bytes) -> bytes: ...
+    def listxattr(self, ino: int) -> list[bytes]: ...
+    def setxattr(self, ino: int, name: bytes, value: bytes, create: bool = False, replace: bool = False) -> None: ...
+    def removexattr(self, ino: int, name: bytes) -> None: ...
+    def opened(self, ino: int) -> None: ...
+    def closed(self, ino: int) -> None: ...
+    def read(self, ino: int, offset: int, length: int) -> bytes: ...
+    def write(self, ino: int, offset: int, data: Buffer) -> int: ...
+    def sync(self) -> None: ...
+    @property
+    def is_clean(self) -> bool: ...
+    @property
+    def event(self) -> int: ...
+    def events(self, since: int) -> list[tuple[int, bytes]] | None: ...
+    def nodes(self, frozen_only: bool = False) -> list[tuple[Any, ...]]: ...
+    def freeze(self) -> int | None:
+        """End the open generation: where it ends in the journal; None if nothing has changed."""
+
+    def put_content(self, ino: int, batch: Batch, flush: Callable[[Batch], Batch]) -> tuple[bytes, int]: ...
+    def retire(
+        self,
+        files: Sequence[tuple[int, bytes | None]],
+        dirs: Sequence[tuple[int, tuple[Any, ...]]],
+        links: bytes | None,
+    ) -> None:
+        """The frozen generation is in the store, and the live row says so: stand on that."""
+
+    def thaw(self) -> None:
+        """The frozen generation could not be stored: it is open again."""
+
+    def figures(self) -> tuple[int, int, int, int]:
+        """(inodes held, inodes of the generations, inodes without a name, blocks in use)."""

@@ -12,6 +12,10 @@ from fusecas.errors import FusecasError, UsageError
 
 VERBS = {
     "init": ("repository", "Make a repository here."),
+    "mount": ("live", "Mount the workspace as a directory."),
+    "umount": ("live", "Unmount it; what is uncommitted stays."),
+    "status": ("live", "What has changed since the last layer."),
+    "commit": ("live", "Make a layer of what has changed."),
     "import": ("layers", "Make a layer from a plain folder."),
     "export": ("layers", "Write a layer's files into a folder."),
     "log": ("layers", "Layers, newest first."),
@@ -36,7 +40,8 @@ VERBS = {
     "stats": ("repository", "Sizes and counts."),
 }
 SECTIONS = {
-    "Start": ("init", "import", "export"),
+    "Start": ("init", "mount", "umount", "import", "export"),
+    "Work": ("status", "commit"),
     "Look": ("head", "log", "history", "inspect", "ls", "cat", "diff"),
     "Name": ("tag", "tags"),
     "Keep": ("op", "verify", "gc", "stats"),

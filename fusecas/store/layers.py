@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusecas.store import heads
+from fusecas.errors import Refused
+from fusecas.store import heads, trees
 from fusecas.store.ids import Kind, LayerId
 from fusecas.store.importer import Imported, Progress, import_tree
 from fusecas.store.kinds import Layer
@@ -49,6 +50,8 @@ def import_layer(
 
     With `move_head` the head moves to it; without, the layer is there for gc's min-age, for somebody to name it.
     """
+    if move_head:
+        repository.refuse_while_served()
     with repository.store.session() as session:
         imported = import_tree(
             session,
@@ -70,6 +73,8 @@ def _on_head(
     transaction: Transaction, name: str, imported: Imported, message: str | None, deed: Deed
 ) -> LayerId | None:
     head = heads.read_head(transaction, name)
+    if head.live.ranges:
+        raise Refused(f"workspace {name} has uncommitted changes", hint="fusecas mount, then fusecas commit")
     parent = head.workspace.layer
     if parent is not None and Layer.decode(transaction.read_node(parent, Kind.LAYER)).state == imported.state:
         return None
@@ -80,8 +85,11 @@ def _on_head(
         layer=layer,
         state=imported.state,
         times=imported.times,
+        inodes=None,
         baseline=imported.times,
         owner=imported.owner,
+        first_inode=head.live.next_inode,
+        next_inode=head.live.next_inode + trees.root_entry(transaction, imported.state).count,
     )
     heads.advance(transaction, head, layer, live, "import", deed.argv, deed.actor)
     return layer

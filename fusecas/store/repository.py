@@ -1,6 +1,7 @@
 """A repository: the folder `.fusecas`, its store, and what is done to it as a whole without a mount."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fusecas.errors import AlreadyExists, DiskFull, PathNotFound, PermissionProblem, RepositoryNotFound
+from fusecas.errors import AlreadyExists, DiskFull, InUse, PathNotFound, PermissionProblem, RepositoryNotFound
 from fusecas.store import heads
 from fusecas.store.descent import Belongs
 from fusecas.store.store import Store
 
 FOLDER = ".fusecas"
+SERVER = "daemon.lock"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 CONFIGURATION = "# Local configuration of this repository.\n"
 
@@ -47,6 +49,29 @@ class Repository:
 
     def close(self) -> None:
         self.store.close()
+
+    # who serves it
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """For the one daemon of a repository; InUse names the process that has it already."""
+        descriptor = os.open(self.folder / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+                raise InUse(f"{self.folder} is mounted already, by process {pid}", hint="fusecas umount") from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def refuse_while_served(self) -> None:
+        """For what must not move a workspace under the hands of a daemon."""
+        with self.served():
+            pass
 
     def __enter__(self) -> Self:
         return self

@@ -58,6 +58,18 @@ def a_number(value: Any) -> int:
     return value
 
 
+def some_bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("not a byte string")
+    return value
+
+
+def a_range(value: Any) -> tuple[int, int, int | None]:
+    """A stretch of a journal: its stream, where it begins, and where it ends, if it has ended."""
+    stream, start, end = items_of(value, 3)
+    return a_number(stream), a_number(start), None if end is None else a_number(end)
+
+
 def a_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("not a text")
@@ -145,16 +157,24 @@ class LivePair(NamedTuple):
 
 
 class Live(NamedTuple):
-    """The live row of a workspace: local, moved in the same transaction as its head."""
+    """The live row of a workspace: local, moved in the same transaction as its head.
+
+    `ranges`: (stream, start, end or None) of the journal that stand on the state; `boot`: the boot of the machine in
+    which they were begun. `first_inode`: the number of the first thing below the root, where `inodes` says nothing;
+    `next_inode`: the first that was never given out.
+    """
 
     layer: LayerId | None
     state: StateId
     times: TimesId | None
     inodes: InodesId | None = None
     baseline: TimesId | None = None
-    ranges: tuple[Any, ...] = ()
+    ranges: tuple[tuple[int, int, int | None], ...] = ()
     needs: tuple[ObjectId, ...] = ()
     owner: tuple[int, int] = (0, 0)
+    first_inode: int = 1
+    next_inode: int = 1
+    boot: bytes | None = None
     serial: int = 0
 
     @property
@@ -174,9 +194,12 @@ class Live(NamedTuple):
                 "times": self.times,
                 "inodes": self.inodes,
                 "baseline": self.baseline,
-                "ranges": list(self.ranges),
+                "ranges": [list(each) for each in self.ranges],
                 "needs": list(self.needs),
                 "owner": list(self.owner),
+                "first_inode": self.first_inode,
+                "next_inode": self.next_inode,
+                "boot": self.boot,
                 "serial": self.serial,
             }
         )
@@ -194,9 +217,12 @@ class Live(NamedTuple):
                 times=id_or_none(fields["times"], TimesId),
                 inodes=id_or_none(fields["inodes"], InodesId),
                 baseline=id_or_none(fields["baseline"], TimesId),
-                ranges=tuple(fields["ranges"]),
+                ranges=tuple(a_range(each) for each in fields["ranges"]),
                 needs=tuple(an_id(each) for each in fields["needs"]),
                 owner=(a_number(uid), a_number(gid)),
+                first_inode=a_number(fields["first_inode"]),
+                next_inode=a_number(fields["next_inode"]),
+                boot=None if fields["boot"] is None else some_bytes(fields["boot"]),
                 serial=a_number(fields["serial"]),
             )
 

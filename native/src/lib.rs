@@ -6,6 +6,7 @@
 pub mod buffer;
 pub mod chunk;
 pub mod codec;
+pub mod overlay;
 
 use pyo3::prelude::*;
 
@@ -13,5 +14,6 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     codec::python::register(module)?;
-    chunk::python::register(module)
+    chunk::python::register(module)?;
+    overlay::python::register(module)
 }

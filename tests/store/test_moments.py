@@ -1,6 +1,8 @@
 """What is imported is of one moment; what is exported may be thousands of directories deep."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +87,16 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_read_again(
         session.keep()
 
 
-def test_a_tree_thousands_of_directories_deep_comes_back(tmp_path: Path) -> None:
+@pytest.fixture
+def deep_place(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose content may be deeper than Python's own removal goes."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)
+
+
+def test_a_tree_thousands_of_directories_deep_comes_back(deep_place: Path) -> None:
     levels = 1500
-    source = os.open(tmp_path, os.O_RDONLY)
+    source = os.open(deep_place, os.O_RDONLY)
     os.mkdir("source", dir_fd=source)
     here = os.open("source", os.O_RDONLY, dir_fd=source)
     for _ in range(levels):
@@ -100,12 +109,12 @@ def test_a_tree_thousands_of_directories_deep_comes_back(tmp_path: Path) -> None
     os.close(source)
     with Store.in_memory() as store:
         with store.session() as session:
-            found = import_tree(session, tmp_path / "source")
+            found = import_tree(session, deep_place / "source")
             session.keep()
-        report = export_tree(store, found.state, tmp_path / "target", times=found.times)
+        report = export_tree(store, found.state, deep_place / "target", times=found.times)
         assert (report.directories, report.files, report.unset) == (levels + 1, 1, ())
         with store.session() as session:
-            assert import_tree(session, tmp_path / "target").state == found.state
+            assert import_tree(session, deep_place / "target").state == found.state
             session.keep()
 
 

@@ -134,7 +134,7 @@ impl ContentWriter {
     }
 }
 
-fn into(batch: &Batch) -> impl FnMut(u8, Id, &[u8]) + '_ {
+pub fn into(batch: &Batch) -> impl FnMut(u8, Id, &[u8]) + '_ {
     |kind, id, data| batch.write().add(kind, id, data)
 }
 

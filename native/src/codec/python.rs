@@ -23,7 +23,7 @@ impl From<CoreError> for PyErr {
 /// A reference to an object, in a node.
 #[pyclass(frozen, module = "fusecas._native")]
 pub struct Ref {
-    id: Id,
+    pub id: Id,
 }
 
 #[pymethods]

@@ -1,0 +1,1 @@
+"""The process that serves a repository: its mount, and the control socket."""

@@ -1,0 +1,274 @@
+"""A frozen generation becomes a state: the trees of what it changed, with their times and inode numbers beside them.
+
+Costs what changed: a directory is edited, not rebuilt, and what was not touched is named by its old tree. Two things
+cost more, once: a directory whose times or numbers were implied until now gets them for all its entries; and while a
+state has hard links, all of their paths are looked at.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fusecas import _native
+from fusecas.store import prolly, trees
+from fusecas.store.ids import EMPTY_CONTENT, Kind, LinksId, ObjectId, StateId, TreeId
+from fusecas.store.kinds import Entry, EntryKind, State
+from fusecas.store.prolly import LeafEntry, Loader, Saver
+
+ROOT = 0
+INLINE_XATTR = 256
+OLDEST, NEWEST = -(1 << 63), (1 << 64) - 1
+
+
+class DirIds(NamedTuple):
+    """A directory in the store: its tree and the side trees beside it; `first`: its numbers, where `inodes` is None."""
+
+    tree: bytes | None
+    times: bytes | None
+    inodes: bytes | None
+    first: int
+
+
+class Changed(NamedTuple):
+    """An inode of a generation, as the overlay hands it over."""
+
+    ino: int
+    kind: int
+    mode: int
+    uid: int
+    gid: int
+    device: tuple[int, int]
+    size: int
+    mtime: int
+    ctime: int
+    places: list[tuple[int, bytes]]
+    xattrs: list[tuple[bytes, "bytes | _native.Ref"]]
+    ext: bytes | None
+    what: Any
+
+    @property
+    def is_directory(self) -> bool:
+        return self.kind == EntryKind.DIRECTORY
+
+    @property
+    def base(self) -> DirIds:
+        tree, times, inodes, first, _, _ = self.what
+        return DirIds(tree, times, inodes, first)
+
+    @property
+    def below(self) -> tuple[int, bytes] | None:
+        below: tuple[int, bytes] | None = self.what[4]
+        return below
+
+    @property
+    def names(self) -> dict[bytes, int | None]:
+        return dict(self.what[5])
+
+
+class Sealed(NamedTuple):
+    """A stored generation: what the overlay needs to stand on it."""
+
+    state: StateId
+    root: DirIds
+    links: bytes | None
+    files: list[tuple[int, bytes | None]]
+    dirs: list[tuple[int, DirIds]]
+    mtime: int
+
+
+class Sealer:
+    """Makes the state; `contents` are the ids of the changed files, by number."""
+
+    def __init__(
+        self,
+        core: State,
+        nodes: dict[int, Changed],
+        contents: dict[int, bytes],
+        owner: tuple[int, int],
+        time: int,
+        load: Loader,
+        save: Saver,
+    ) -> None:
+        self._core = core
+        self._nodes = nodes
+        self._contents = contents
+        self._owner = owner
+        self._time = time
+        self._load = load
+        self._save = save
+        self._below: dict[int, dict[bytes, int]] = {}
+        self._stored: dict[int, DirIds] = {}
+        self._files: list[tuple[int, bytes | None]] = []
+        for node in nodes.values():
+            for parent, name in node.places:
+                self._below.setdefault(parent, {})[name] = node.ino
+
+    def run(self) -> Sealed:
+        for ino in self._deepest_first():
+            self._stored[ino] = self._directory(self._nodes[ino])
+        root = self._nodes[ROOT]
+        ids = self._stored[ROOT]
+        links = self._links()
+        state = State(
+            tree=None if ids.tree is None else TreeId(ObjectId(ids.tree)),
+            mode=root.mode,
+            links=None if links is None else LinksId(ObjectId(links)),
+            ext=self._ext(root, linked=False),
+        )
+        state_id = StateId(self._save(Kind.STATE, state.encode()))
+        return Sealed(state_id, ids, links, self._files, list(self._stored.items()), root.mtime)
+
+    def _deepest_first(self) -> Iterator[int]:
+        """The changed directories that can be reached, each after those in it."""
+        stack = [(ROOT, self._directories_in(ROOT))]
+        while stack:
+            ino, inner = stack[-1]
+            child = next(inner, None)
+            if child is None:
+                stack.pop()
+                yield ino
+            else:
+                stack.append((child, self._directories_in(child)))
+
+    def _directories_in(self, ino: int) -> Iterator[int]:
+        return (child for child in self._below.get(ino, {}).values() if self._nodes[child].is_directory)
+
+    def _directory(self, node: Changed) -> DirIds:
+        base = node.base
+        changes: dict[bytes, int | None] = {**node.names, **self._below.get(node.ino, {})}
+        in_tree: dict[bytes, LeafEntry | None] = {}
+        in_times: dict[bytes, LeafEntry | None] = {}
+        in_inodes: dict[bytes, LeafEntry | None] = {}
+        for name, ino in changes.items():
+            child = None if ino is None else self._nodes[ino]
+            in_tree[name] = None if child is None else tuple(self._entry(name, child))
+            ids = None if child is None else self._stored.get(child.ino)
+            times, inodes = (None, None) if ids is None else (ids.times, ids.inodes)
+            in_times[name] = None if child is None else (name, clamped(child.mtime), times)
+            in_inodes[name] = None if child is None else (name, child.ino, clamped(child.ctime), inodes)
+        if node.ino == ROOT:
+            in_times[b""] = (b"", clamped(node.mtime), None)
+            in_inodes[b""] = (b"", ROOT, clamped(node.ctime), None)
+        old_times = base.times if base.times is not None else self._implied(base, Kind.TIMES)
+        old_inodes = base.inodes if base.inodes is not None else self._implied(base, Kind.INODES)
+        tree = self._edit(Kind.TREE, base.tree, in_tree)
+        return DirIds(
+            tree,
+            None if tree is None and node.ino != ROOT else self._edit(Kind.TIMES, old_times, in_times),
+            None if tree is None and node.ino != ROOT else self._edit(Kind.INODES, old_inodes, in_inodes),
+            node.ino + 1,
+        )
+
+    def _edit(self, kind: Kind, root: bytes | None, changes: dict[bytes, LeafEntry | None]) -> bytes | None:
+        return prolly.edit(kind, root, changes, self._load, self._save) if changes else root
+
+    def _implied(self, base: DirIds, kind: Kind) -> bytes | None:
+        """The side tree of a directory that had none until now."""
+        made: list[LeafEntry] = []
+        number = base.first
+        for entry in map(Entry._make, prolly.entries(Kind.TREE, base.tree, self._load)):
+            if kind == Kind.TIMES:
+                made.append((entry.name, clamped(self._time), None))
+            else:
+                made.append((entry.name, number, clamped(self._time), None))
+            number += 1 + (entry.count if entry.is_directory else 0)
+        return prolly.build(kind, made, self._save)
+
+    def _entry(self, name: bytes, node: Changed) -> Entry:
+        ext = self._ext(node, linked=len(node.places) > 1)
+        if node.kind == EntryKind.DIRECTORY:
+            ids = self._stored[node.ino]
+            count, size = prolly.totals(Kind.TREE, ids.tree, self._load)
+            return Entry(name, node.kind, node.mode, ids.tree, size, count, ext)
+        if node.kind == EntryKind.FILE:
+            content = self._content(node)
+            return Entry(name, node.kind, node.mode, content, node.size, 0, ext)
+        if node.kind == EntryKind.SYMLINK:
+            return Entry(name, node.kind, 0o777, node.what, 0, 0, ext)
+        size, count = node.device if node.kind in (EntryKind.CHARACTER, EntryKind.BLOCK) else (0, 0)
+        return Entry(name, node.kind, node.mode, None, size, count, ext)
+
+    def _content(self, node: Changed) -> bytes | None:
+        base, _, changed = node.what
+        content = self._contents[node.ino] if changed else base
+        found = None if content is None or content == EMPTY_CONTENT else bytes(content)
+        if not self._files or self._files[-1][0] != node.ino:
+            self._files.append((node.ino, found))
+        return found
+
+    def _ext(self, node: Changed, linked: bool) -> dict[str, Any] | None:
+        known = {} if node.ext is None else _native.cbor_decode(node.ext)
+        ext = {key: value for key, value in known.items() if key not in ("L", "O", "X")}
+        if linked:
+            ext["L"] = True
+        if (node.uid, node.gid) != self._owner:
+            pairs = zip((node.uid, node.gid), self._owner, strict=True)
+            ext["O"] = [None if own == reference else own for own, reference in pairs]
+        if node.xattrs:
+            ext["X"] = [[name, value] for name, value in node.xattrs]
+        return ext or None
+
+    # hard links
+
+    def _links(self) -> bytes | None:
+        changes: dict[bytes, LeafEntry | None] = {}
+        groups: dict[bytes, list[bytes]] = {}
+        if self._core.links is not None:
+            for path, group in prolly.entries(Kind.LINKS, self._core.links, self._load):
+                changes[path] = None
+                now = self._path_now(path)
+                if now is not None:
+                    groups.setdefault(group, []).append(now)
+        for node in self._nodes.values():
+            if len(node.places) > 1 and not node.is_directory:
+                groups[b"\0%d" % node.ino] = [self._path(parent, name) for parent, name in node.places]
+        for paths in groups.values():
+            for path in paths:
+                changes[path] = (path, min(paths))
+        return self._edit(Kind.LINKS, self._core.links, changes)
+
+    def _path(self, parent: int, name: bytes) -> bytes:
+        steps = [name]
+        while parent != ROOT:
+            parent, name = self._nodes[parent].places[0]
+            steps.append(name)
+        return b"/".join(reversed(steps))
+
+    def _path_now(self, path: bytes) -> bytes | None:
+        """Where an untouched hard link of the old state is; None if it is gone, or touched."""
+        *directories, name = path.split(b"/")
+        root = self._nodes[ROOT].base
+        here, numbers = root, [ROOT]
+        for directory in directories:
+            here, number = self._step(here, directory)
+            numbers.append(number)
+        if self._step(here, name)[1] in self._nodes:
+            return None
+        changed = max((at for at, number in enumerate(numbers) if number in self._nodes), default=0)
+        rest = [*directories[changed:], name]
+        node = self._nodes[numbers[changed]]
+        if numbers[changed] != ROOT and not node.places:
+            return None
+        if node.is_directory and node.names.get(rest[0], -1) is None:
+            return None
+        above = b"" if numbers[changed] == ROOT else self._path(*node.places[0])
+        return trees.join(above, b"/".join(rest))
+
+    def _step(self, here: DirIds, name: bytes) -> tuple[DirIds, int]:
+        """What is at a name of the old state, and its number."""
+        before = 0
+        found: Entry | None = None
+        for entry in map(Entry._make, prolly.entries(Kind.TREE, here.tree, self._load)):
+            if entry.name == name:
+                found = entry
+                break
+            before += 1 + (entry.count if entry.is_directory else 0)
+        assert found is not None, "a link's path is in its tree"
+        times = prolly.find(Kind.TIMES, here.times, name, self._load)
+        inode = prolly.find(Kind.INODES, here.inodes, name, self._load)
+        number = here.first + before if inode is None else inode[1]
+        side = [None if each is None else each[-1] for each in (times, inode)]
+        return DirIds(found.target, side[0], side[1], number + 1), number
+
+
+def clamped(time: int) -> int:
+    return min(max(time, OLDEST), NEWEST)

@@ -1,0 +1,174 @@
+//! The log of a workspace: records one after the other in files that were given their space before.
+//!
+//! A record is acknowledged once it is in the map: a process that dies loses nothing of it. What a power cut leaves is
+//! decided by the last durable mark (mark.rs). Each record is sealed by the stream and the position it stands at, so
+//! that what is left of older files can't pass for one.
+
+use super::arena::Mapped;
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, AtFlags};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+
+pub const SEGMENT: u64 = 4 << 20;
+const HEADER: usize = 16;
+const SKIP: u32 = u32::MAX;
+
+pub struct Journal {
+    folder: OwnedFd,
+    stream: u64,
+    /// Where the next record goes.
+    position: u64,
+    segments: BTreeMap<u64, Mapped>,
+    unsynced: Vec<u64>,
+    new_files: bool,
+}
+
+fn name_of(stream: u64, index: u64) -> String {
+    format!("j-{stream}-{index}")
+}
+
+fn seal(stream: u64, position: u64, body: &[u8]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&stream.to_le_bytes());
+    hasher.update(&position.to_le_bytes());
+    hasher.update(body);
+    u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("8 of 32 bytes"))
+}
+
+fn padded(length: usize) -> u64 {
+    ((HEADER + length).div_ceil(8) * 8) as u64
+}
+
+impl Journal {
+    /// A new, empty stream.
+    pub fn begin(folder: OwnedFd, stream: u64) -> Journal {
+        Journal { folder, stream, position: 0, segments: BTreeMap::new(), unsynced: Vec::new(), new_files: false }
+    }
+
+    pub fn stream(&self) -> u64 {
+        self.stream
+    }
+
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// See to it that records of these lengths fit, or fail before anything has changed.
+    pub fn reserve(&mut self, lengths: impl Iterator<Item = usize>) -> Result<(), Errno> {
+        let mut position = self.position;
+        for length in lengths {
+            if padded(length) > SEGMENT {
+                return Err(Errno::TOOBIG);
+            }
+            position = self.place(position, length) + padded(length);
+            for index in [self.position / SEGMENT, (position - 1) / SEGMENT] {
+                if !self.segments.contains_key(&index) {
+                    let mapped = Mapped::create(&self.folder, &name_of(self.stream, index), SEGMENT as usize)?;
+                    self.segments.insert(index, mapped);
+                    self.new_files = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a record of this length goes that comes at this position: never across two files.
+    fn place(&self, position: u64, length: usize) -> u64 {
+        let left = SEGMENT - position % SEGMENT;
+        if padded(length) > left {
+            position + left
+        } else {
+            position
+        }
+    }
+
+    /// Append a record for which there is room.
+    pub fn append(&mut self, body: &[u8]) {
+        let place = self.place(self.position, body.len());
+        if place != self.position {
+            self.put(self.position, &SKIP.to_le_bytes());
+        }
+        let check = seal(self.stream, place, body);
+        let mut record = Vec::with_capacity(HEADER + body.len());
+        record.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        record.extend_from_slice(&[0; 4]);
+        record.extend_from_slice(&check.to_le_bytes());
+        record.extend_from_slice(body);
+        self.put(place, &record);
+        self.position = place + padded(body.len());
+    }
+
+    fn put(&mut self, position: u64, bytes: &[u8]) {
+        let index = position / SEGMENT;
+        let segment = self.segments.get_mut(&index).expect("room was reserved");
+        segment.bytes_mut((position % SEGMENT) as usize, bytes.len()).copy_from_slice(bytes);
+        if self.unsynced.last() != Some(&index) {
+            self.unsynced.push(index);
+        }
+    }
+
+    /// The files that must be synced before a mark, and whether their folder must be, too.
+    pub fn take_unsynced(&mut self) -> Result<(Vec<OwnedFd>, bool), Errno> {
+        let indices = std::mem::take(&mut self.unsynced);
+        let files = indices.iter().filter_map(|index| self.segments.get(index));
+        let files = files.map(|mapped| rustix::io::fcntl_dupfd_cloexec(&mapped.file, 0)).collect::<Result<_, _>>()?;
+        Ok((files, std::mem::take(&mut self.new_files)))
+    }
+
+    /// What could not be synced must be, before the next mark.
+    pub fn unsynced_again(&mut self) {
+        self.unsynced = self.segments.keys().copied().collect();
+        self.new_files = true;
+    }
+
+    /// Records before this position are needed no more.
+    pub fn forget_before(&mut self, position: u64) {
+        let gone: Vec<u64> = self.segments.range(..position / SEGMENT).map(|(index, _)| *index).collect();
+        for index in gone {
+            self.segments.remove(&index);
+            let _ = fs::unlinkat(&self.folder, name_of(self.stream, index), AtFlags::empty());
+            // or when it is opened
+        }
+    }
+}
+
+/// The records of a stream from one position up to another (or to the last whole one), and where they end.
+pub fn read(folder: &OwnedFd, stream: u64, from: u64, to: Option<u64>) -> Result<(Vec<Vec<u8>>, u64), Errno> {
+    let mut records = Vec::new();
+    let mut position = from;
+    let mut open: Option<(u64, Mapped)> = None;
+    while to.is_none_or(|to| position < to) {
+        let index = position / SEGMENT;
+        if open.as_ref().is_none_or(|(at, _)| *at != index) {
+            open = match Mapped::open(folder, &name_of(stream, index)) {
+                Ok(mapped) if mapped.length as u64 == SEGMENT => Some((index, mapped)),
+                Ok(_) | Err(Errno::NOENT) | Err(Errno::INVAL) => break,
+                Err(errno) => return Err(errno),
+            };
+        }
+        let (_, mapped) = open.as_ref().expect("just opened");
+        let at = (position % SEGMENT) as usize;
+        let left = mapped.length - at;
+        if left < HEADER {
+            position += left as u64;
+            continue;
+        }
+        let header = mapped.bytes(at, HEADER);
+        let length = u32::from_le_bytes(header[..4].try_into().expect("4 bytes"));
+        if length == SKIP {
+            position += left as u64;
+            continue;
+        }
+        if length as usize > left - HEADER {
+            break;
+        }
+        let body = mapped.bytes(at + HEADER, length as usize);
+        if seal(stream, position, body).to_le_bytes() != header[8..] {
+            break;
+        }
+        records.push(body.to_vec());
+        position += padded(length as usize);
+    }
+    Ok((records, position))
+}

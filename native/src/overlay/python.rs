@@ -1,0 +1,656 @@
+//! The overlay for Python: one object a workspace, thread-safe; every call lets go of the GIL.
+
+use super::base::{Base, BaseDir, Known};
+use super::mark::Marks;
+use super::node::{kind_of_mode, Attr, Body, Node, XattrValue};
+use super::ops::Making;
+use super::record::Changes;
+use super::replay::{self, files_of, Opening, Range};
+use super::seal::Stored;
+use super::state::State;
+use super::{Ino, Result as Done, Stop, ROOT};
+use crate::buffer::Lent;
+use crate::chunk::content::ContentWriter;
+use crate::chunk::python::{into, Batch};
+use crate::codec::ids::Id;
+use crate::codec::python::FormatError;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+const TRIES: usize = 10_000;
+
+/// Marks under way: who wants one waits for the next that begins.
+struct Marking {
+    marks: Marks,
+    begun: u64,
+    done: u64,
+    running: bool,
+}
+
+struct Core {
+    state: Mutex<State>,
+    marking: Mutex<Marking>,
+    marked: Condvar,
+    folder: OwnedFd,
+    load: Py<PyAny>,
+    read: Py<PyAny>,
+}
+
+#[pyclass(frozen)]
+pub struct Overlay {
+    core: Arc<Core>,
+    ranges: Vec<Range>,
+    stream: u64,
+}
+
+fn to_errno(errno: Errno) -> PyErr {
+    PyOSError::new_err((errno.raw_os_error(), std::io::Error::from(errno).to_string()))
+}
+
+fn to_error(stop: Stop) -> PyErr {
+    match stop {
+        Stop::Errno(errno) => to_errno(errno),
+        Stop::Damaged(message) => FormatError::new_err(message),
+        Stop::Node(..) | Stop::Bytes(..) => PyValueError::new_err("a base that never loads what it is asked for"),
+    }
+}
+
+impl Core {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in the middle of an operation may have left half of it: then nothing more is served.
+        self.state.lock().expect("an operation on the overlay has panicked")
+    }
+
+    /// Run an operation; what it needs of the store is loaded with nothing locked, and it runs again.
+    fn run<T: Send>(&self, py: Python<'_>, op: impl Fn(&mut State) -> Done<T> + Sync) -> PyResult<T> {
+        py.detach(|| self.run_detached(&op))
+    }
+
+    fn run_detached<T>(&self, op: impl Fn(&mut State) -> Done<T>) -> PyResult<T> {
+        for _ in 0..TRIES {
+            let mut state = self.lock();
+            let result = op(&mut state);
+            match result {
+                Err(Stop::Node(kind, id)) => {
+                    drop(state);
+                    let data = Python::attach(|py| self.load_node(py, kind, &id))?;
+                    self.lock().cache.insert(kind, id, &data).map_err(to_error)?;
+                }
+                Err(Stop::Bytes(content, offset, length)) => {
+                    drop(state);
+                    let data = Python::attach(|py| self.read_content(py, &content, offset, length))?;
+                    self.lock().supplied.insert((content, offset, length), data);
+                }
+                other => {
+                    state.settle();
+                    return other.map_err(to_error);
+                }
+            }
+        }
+        Err(PyValueError::new_err("a base that never loads what it is asked for"))
+    }
+
+    fn load_node(&self, py: Python<'_>, kind: u8, id: &Id) -> PyResult<Vec<u8>> {
+        let data: Lent = self.load.call1(py, (PyBytes::new(py, id), kind))?.extract(py)?;
+        Ok(data.as_slice().to_vec())
+    }
+
+    fn read_content(&self, py: Python<'_>, content: &Id, offset: u64, length: u64) -> PyResult<Vec<u8>> {
+        let all = length == u64::MAX;
+        let wanted = if all { None } else { Some(length) };
+        let data: Lent = self.read.call1(py, (PyBytes::new(py, content), offset, wanted))?.extract(py)?;
+        let data = data.as_slice();
+        if !all && data.len() as u64 != length {
+            return Err(FormatError::new_err("a stored content that is shorter than its file"));
+        }
+        Ok(data.to_vec())
+    }
+
+    /// A mark that begins after now is durable when this returns.
+    fn mark(&self) -> Result<(), Errno> {
+        let mut marking = self.marking.lock().expect("marking has panicked");
+        let wanted = marking.begun + 1;
+        while marking.done < wanted {
+            if marking.running {
+                marking = self.marked.wait(marking).expect("marking has panicked");
+                continue;
+            }
+            marking.running = true;
+            marking.begun += 1;
+            let number = marking.begun;
+            drop(marking);
+            let synced = self.sync();
+            marking = self.marking.lock().expect("marking has panicked");
+            marking.running = false;
+            let written = synced.and_then(|(stream, position, epoch)| {
+                marking.marks.write(stream, position)?;
+                Ok(epoch)
+            });
+            self.marked.notify_all();
+            match written {
+                Ok(epoch) => {
+                    marking.done = number;
+                    self.lock().arena.marked(epoch);
+                }
+                Err(errno) => {
+                    self.lock().failed = true;
+                    return Err(errno);
+                }
+            }
+        }
+        if self.lock().failed {
+            return Err(Errno::IO);
+        }
+        Ok(())
+    }
+
+    /// Sync all that was logged when this began, the arena before the journal: (stream, position, epoch).
+    fn sync(&self) -> Result<(u64, u64, u64), Errno> {
+        let (blocks, logs, new_files, at) = {
+            let mut state = self.lock();
+            state.epoch += 1;
+            let blocks = state.arena.take_unsynced()?;
+            let (logs, new_files) = state.journal.take_unsynced()?;
+            (blocks, logs, new_files, (state.journal.stream(), state.journal.position(), state.epoch))
+        };
+        for file in blocks.iter().chain(&logs) {
+            fs::fdatasync(file)?;
+        }
+        if new_files || !blocks.is_empty() {
+            fs::fsync(&self.folder)?;
+        }
+        Ok(at)
+    }
+}
+
+type AttrTuple = (Ino, u32, u32, u32, u32, (u32, u32), u64, u64, i128, i128, i128);
+
+fn attr_of(ino: Ino, node: &Node) -> AttrTuple {
+    let attr: &Attr = &node.attr;
+    let size = if node.is_dir() { 4096 } else { attr.size };
+    let blocks = match &node.body {
+        Body::File(file) if file.base.is_none() => file.runs.iter().map(|(_, run)| u64::from(run.length) * 8).sum(),
+        Body::File(_) => attr.size.div_ceil(512),
+        _ => 0,
+    };
+    (
+        ino,
+        attr.type_bits() | u32::from(attr.mode),
+        attr.nlink,
+        attr.uid,
+        attr.gid,
+        attr.device,
+        size,
+        blocks,
+        attr.atime.unwrap_or(attr.mtime),
+        attr.mtime,
+        attr.ctime,
+    )
+}
+
+fn id_of(bytes: &[u8]) -> PyResult<Id> {
+    bytes.try_into().map_err(|_| PyValueError::new_err("an id is 32 bytes"))
+}
+
+fn optional_id(bytes: Option<Vec<u8>>) -> PyResult<Option<Id>> {
+    bytes.map(|bytes| id_of(&bytes)).transpose()
+}
+
+type DirIds = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>, Ino);
+
+fn base_dir(ids: DirIds) -> PyResult<BaseDir> {
+    let (tree, times, inodes, first) = ids;
+    Ok(BaseDir { tree: optional_id(tree)?, times: optional_id(times)?, inodes: optional_id(inodes)?, first })
+}
+
+fn bytes_or_none<'py>(py: Python<'py>, id: Option<Id>) -> Option<Bound<'py, PyBytes>> {
+    id.map(|id| PyBytes::new(py, &id))
+}
+
+#[pymethods]
+impl Overlay {
+    /// Open a workspace's files and do again what its journal holds.
+    #[new]
+    #[pyo3(signature = (folder, root, mode, ext, links, time, owner, next, ranges, same_boot, load, read))]
+    #[allow(clippy::too_many_arguments)] // what a live row and its state say
+    fn new(
+        py: Python<'_>,
+        folder: PathBuf,
+        root: DirIds,
+        mode: u16,
+        ext: Option<Vec<u8>>,
+        links: Option<Vec<u8>>,
+        time: (i128, i128),
+        owner: (u32, u32),
+        next: Ino,
+        ranges: Vec<(u64, u64, Option<u64>)>,
+        same_boot: bool,
+        load: Py<PyAny>,
+        read: Py<PyAny>,
+    ) -> PyResult<Overlay> {
+        let dir = base_dir(root)?;
+        let base = Base { root: dir, links: optional_id(links)?, time: time.0 };
+        let known = Known { kind: 2, mode, target: None, size: 0, count: 0, ext: ext.map(|ext| ext.as_slice().into()) };
+        let child = super::base::Child { ino: ROOT, known, mtime: time.1, ctime: time.1.max(time.0), dir };
+        let root = Node::of_base(&child, owner, Vec::new()).map_err(to_error)?;
+        let ranges = ranges.into_iter().map(|(stream, start, end)| Range { stream, start, end }).collect();
+        let folder =
+            fs::open(&folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(to_errno)?;
+        let opening = Opening { base, owner, root, next, ranges, same_boot };
+        let opened = py.detach(|| replay::open(&folder, opening)).map_err(to_error)?;
+        let stream = opened.state.journal.stream();
+        let marking = Marking { marks: opened.marks, begun: 0, done: 0, running: false };
+        let core = Core {
+            state: Mutex::new(opened.state),
+            marking: Mutex::new(marking),
+            marked: Condvar::new(),
+            folder,
+            load,
+            read,
+        };
+        py.detach(|| {
+            for record in &opened.records {
+                core.run_detached(|state| state.replay(record))?;
+            }
+            core.run_detached(|state| state.claim_blocks())
+        })?;
+        Ok(Overlay { core: Arc::new(core), ranges: opened.ranges, stream })
+    }
+
+    /// What was done again: (stream, start, end) of each range, and the new stream that comes after them.
+    #[getter]
+    fn ranges(&self) -> Vec<(u64, u64, Option<u64>)> {
+        self.ranges.iter().map(|range| (range.stream, range.start, range.end)).collect()
+    }
+
+    #[getter]
+    fn stream(&self) -> u64 {
+        self.stream
+    }
+
+    #[getter]
+    fn position(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.core.lock().journal.position())
+    }
+
+    #[getter]
+    fn next_inode(&self, py: Python<'_>) -> Ino {
+        py.detach(|| self.core.lock().next)
+    }
+
+    // looking
+
+    fn lookup(&self, py: Python<'_>, parent: Ino, name: Vec<u8>) -> PyResult<Option<AttrTuple>> {
+        self.core.run(py, |state| {
+            let found = state.lookup(parent, &name)?;
+            found.map(|ino| Ok(attr_of(ino, state.node(ino)?))).transpose()
+        })
+    }
+
+    fn forget(&self, py: Python<'_>, ino: Ino, count: u64) {
+        py.detach(|| self.core.lock().forget(ino, count));
+    }
+
+    fn getattr(&self, py: Python<'_>, ino: Ino) -> PyResult<AttrTuple> {
+        self.core.run(py, |state| Ok(attr_of(ino, state.node(ino)?)))
+    }
+
+    fn readlink<'py>(&self, py: Python<'py>, ino: Ino) -> PyResult<Bound<'py, PyBytes>> {
+        let target = self.core.run(py, |state| state.read_link(ino))?;
+        Ok(PyBytes::new(py, &target))
+    }
+
+    /// (name, number) of everything in a directory, in order.
+    fn names<'py>(&self, py: Python<'py>, ino: Ino) -> PyResult<Vec<(Bound<'py, PyBytes>, Ino)>> {
+        let names = self.core.run(py, |state| state.all_names(ino))?;
+        Ok(names.into_iter().map(|(name, ino)| (PyBytes::new(py, &name), ino)).collect())
+    }
+
+    fn parent(&self, py: Python<'_>, ino: Ino) -> PyResult<Ino> {
+        self.core.run(py, |state| Ok(state.node(ino)?.places.first().map_or(ROOT, |(parent, _)| *parent)))
+    }
+
+    fn path<'py>(&self, py: Python<'py>, ino: Ino) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let path = self.core.run(py, |state| Ok(state.path_of(ino)))?;
+        Ok(path.map(|path| PyBytes::new(py, &path)))
+    }
+
+    // changing
+
+    #[pyo3(signature = (parent, name, mode, umask, uid, gid, device=(0, 0), target=Vec::new()))]
+    #[allow(clippy::too_many_arguments)]
+    fn make(
+        &self,
+        py: Python<'_>,
+        parent: Ino,
+        name: Vec<u8>,
+        mode: u32,
+        umask: u16,
+        uid: u32,
+        gid: u32,
+        device: (u32, u32),
+        target: Vec<u8>,
+    ) -> PyResult<AttrTuple> {
+        let Some(kind) = kind_of_mode(mode) else { return Err(to_errno(Errno::INVAL)) };
+        self.core.run(py, |state| {
+            let target = target.clone();
+            let making = Making { kind, mode: (mode & 0o7777) as u16, umask, uid, gid, device, target };
+            let ino = state.make(parent, &name, making)?;
+            Ok(attr_of(ino, state.node(ino)?))
+        })
+    }
+
+    fn link(&self, py: Python<'_>, ino: Ino, parent: Ino, name: Vec<u8>) -> PyResult<AttrTuple> {
+        self.core.run(py, |state| {
+            state.link(ino, parent, &name)?;
+            Ok(attr_of(ino, state.node(ino)?))
+        })
+    }
+
+    fn unlink(&self, py: Python<'_>, parent: Ino, name: Vec<u8>) -> PyResult<()> {
+        self.core.run(py, |state| state.unlink(parent, &name))
+    }
+
+    fn rmdir(&self, py: Python<'_>, parent: Ino, name: Vec<u8>) -> PyResult<()> {
+        self.core.run(py, |state| state.rmdir(parent, &name))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn rename(
+        &self,
+        py: Python<'_>,
+        parent: Ino,
+        name: Vec<u8>,
+        new_parent: Ino,
+        new_name: Vec<u8>,
+        exchange: bool,
+        replace: bool,
+    ) -> PyResult<()> {
+        self.core.run(py, |state| state.rename(parent, &name, new_parent, &new_name, exchange, replace))
+    }
+
+    #[pyo3(signature = (ino, mode=None, uid=None, gid=None, size=None, atime=None, mtime=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn setattr(
+        &self,
+        py: Python<'_>,
+        ino: Ino,
+        mode: Option<u16>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<i128>,
+        mtime: Option<i128>,
+    ) -> PyResult<AttrTuple> {
+        let changes = Changes { mode: mode.map(|mode| mode & 0o7777), uid, gid, atime, mtime };
+        self.core.run(py, |state| {
+            state.set(ino, changes, size)?;
+            Ok(attr_of(ino, state.node(ino)?))
+        })
+    }
+
+    fn getxattr<'py>(&self, py: Python<'py>, ino: Ino, name: Vec<u8>) -> PyResult<Bound<'py, PyBytes>> {
+        let value = self.core.run(py, |state| state.get_xattr(ino, &name))?;
+        Ok(PyBytes::new(py, &value))
+    }
+
+    fn listxattr<'py>(&self, py: Python<'py>, ino: Ino) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let names = self.core.run(py, |state| state.list_xattrs(ino))?;
+        Ok(names.iter().map(|name| PyBytes::new(py, name)).collect())
+    }
+
+    #[pyo3(signature = (ino, name, value, create=false, replace=false))]
+    fn setxattr(
+        &self,
+        py: Python<'_>,
+        ino: Ino,
+        name: Vec<u8>,
+        value: Vec<u8>,
+        create: bool,
+        replace: bool,
+    ) -> PyResult<()> {
+        self.core.run(py, |state| state.set_xattr(ino, &name, &value, create, replace))
+    }
+
+    fn removexattr(&self, py: Python<'_>, ino: Ino, name: Vec<u8>) -> PyResult<()> {
+        self.core.run(py, |state| state.remove_xattr(ino, &name))
+    }
+
+    fn opened(&self, py: Python<'_>, ino: Ino) -> PyResult<()> {
+        self.core.run(py, |state| {
+            state.node(ino)?;
+            state.opened(ino);
+            Ok(())
+        })
+    }
+
+    fn closed(&self, py: Python<'_>, ino: Ino) {
+        py.detach(|| self.core.lock().closed(ino));
+    }
+
+    /// One more reference of the kernel's, as a lookup makes it.
+    fn looked_up(&self, py: Python<'_>, ino: Ino) {
+        py.detach(|| self.core.lock().looked_up(ino));
+    }
+
+    fn read<'py>(&self, py: Python<'py>, ino: Ino, offset: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let data = self.core.run(py, |state| state.read(ino, offset, length))?;
+        Ok(PyBytes::new(py, &data))
+    }
+
+    fn write(&self, py: Python<'_>, ino: Ino, offset: u64, data: Lent) -> PyResult<usize> {
+        let data = data.as_slice();
+        self.core.run(py, |state| state.write(ino, offset, data))?;
+        Ok(data.len())
+    }
+
+    /// All that was acknowledged before this call survives a power cut when it returns.
+    fn sync(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.core.mark()).map_err(to_errno)
+    }
+
+    // what changed
+
+    #[getter]
+    fn is_clean(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.core.lock().is_clean())
+    }
+
+    /// The number of the last change.
+    #[getter]
+    fn event(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.core.lock().event)
+    }
+
+    /// (number, path) of the names that changed after a number; None if that is too long ago to be known.
+    #[allow(clippy::type_complexity)]
+    fn events<'py>(&self, py: Python<'py>, since: u64) -> Option<Vec<(u64, Bound<'py, PyBytes>)>> {
+        let found = py.detach(|| {
+            let state = self.core.lock();
+            let first = state.events.front().map_or(state.event + 1, |event| event.number);
+            if since + 1 < first {
+                return None;
+            }
+            let later = state.events.iter().filter(|event| event.number > since);
+            Some(
+                later
+                    .filter_map(|event| {
+                        let mut path = state.path_of(event.parent)?;
+                        if !path.is_empty() && !event.name.is_empty() {
+                            path.push(b'/');
+                        }
+                        path.extend_from_slice(&event.name);
+                        Some((event.number, path))
+                    })
+                    .collect::<Vec<_>>(),
+            )
+        })?;
+        Some(found.iter().map(|(number, path)| (*number, PyBytes::new(py, path))).collect())
+    }
+
+    /// What the generations hold: a tuple of each inode, those of the open one last.
+    #[pyo3(signature = (frozen_only=false))]
+    fn nodes<'py>(&self, py: Python<'py>, frozen_only: bool) -> PyResult<Bound<'py, PyList>> {
+        let (frozen, open) = py.detach(|| {
+            let state = self.core.lock();
+            let open: Vec<(Ino, Node)> = if frozen_only {
+                Vec::new()
+            } else {
+                state.open.iter().map(|(ino, node)| (*ino, node.clone())).collect()
+            };
+            (state.frozen.clone(), open)
+        });
+        let list = PyList::empty(py);
+        for (ino, node) in frozen.iter().flat_map(|frozen| frozen.nodes.iter()) {
+            list.append(node_tuple(py, *ino, node)?)?;
+        }
+        for (ino, node) in &open {
+            list.append(node_tuple(py, *ino, node)?)?;
+        }
+        Ok(list)
+    }
+
+    // sealing
+
+    /// End the open generation: what is done from now on belongs to a new one. Its end in the journal; None if clean.
+    fn freeze(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        self.core.run(py, |state| {
+            let frozen = state.freeze()?;
+            Ok(if frozen { Some(state.journal.position()) } else { None })
+        })
+    }
+
+    /// Put a frozen file's content into a batch, as often as it is full: `flush` then takes it and gives a new one.
+    fn put_content<'py>(
+        &self,
+        py: Python<'py>,
+        ino: Ino,
+        batch: Py<Batch>,
+        flush: Py<PyAny>,
+    ) -> PyResult<(Bound<'py, PyBytes>, u64)> {
+        const STEP: u64 = 1 << 20;
+        let frozen = py.detach(|| self.core.lock().frozen.clone());
+        let Some(node) = frozen.as_ref().and_then(|frozen| frozen.nodes.get(&ino)) else {
+            return Err(to_errno(Errno::STALE));
+        };
+        let mut batch = batch;
+        let mut writer = ContentWriter::default();
+        let mut at = 0;
+        while at < node.attr.size {
+            let length = STEP.min(node.attr.size - at);
+            let data = self.core.run(py, |state| {
+                let mut buffer = vec![0; length as usize];
+                state.read_into(node, at, &mut buffer)?;
+                Ok(buffer)
+            })?;
+            let target = batch.get();
+            py.detach(|| writer.feed(&data, &mut into(target)));
+            at += length;
+            batch = flush.call1(py, (batch,))?.extract(py)?;
+        }
+        let target = batch.get();
+        let (id, size) = writer.finish(&mut into(target));
+        Ok((PyBytes::new(py, &id), size))
+    }
+
+    /// The frozen generation is stored, and the row of the workspace says so.
+    fn retire(
+        &self,
+        py: Python<'_>,
+        files: Vec<(Ino, Option<Vec<u8>>)>,
+        dirs: Vec<(Ino, DirIds)>,
+        links: Option<Vec<u8>>,
+    ) -> PyResult<()> {
+        let mut stored = HashMap::with_capacity(files.len() + dirs.len());
+        for (ino, content) in files {
+            stored.insert(ino, Stored::File(optional_id(content)?));
+        }
+        for (ino, ids) in dirs {
+            stored.insert(ino, Stored::Dir(base_dir(ids)?));
+        }
+        let links = optional_id(links)?;
+        self.core.run(py, |state| state.retire(&stored, links))?;
+        // The streams that were replayed when this was opened are in the store now.
+        let current = format!("j-{}-", self.stream);
+        for name in files_of(&self.core.folder).map_err(to_errno)? {
+            if name.starts_with("j-") && !name.starts_with(&current) {
+                fs::unlinkat(&self.core.folder, name.as_str(), AtFlags::empty()).map_err(to_errno)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The frozen generation could not be stored: it is open again.
+    fn thaw(&self, py: Python<'_>) {
+        py.detach(|| self.core.lock().thaw());
+    }
+
+    /// (inodes held by others, inodes of the generations, orphans, blocks in use)
+    fn figures(&self, py: Python<'_>) -> (usize, usize, usize, u64) {
+        py.detach(|| {
+            let state = self.core.lock();
+            let frozen = state.frozen.as_ref().map_or(0, |frozen| frozen.nodes.len());
+            (state.held.len(), state.open.len() + frozen, state.orphans.len(), state.arena.used_blocks())
+        })
+    }
+}
+
+/// (ino, kind, mode, uid, gid, device, size, mtime, ctime, places, xattrs, ext, what): what = (tree, times, inodes,
+/// first, below, names) of a directory, (base, keep, changed) of a file, the target of a link, or None.
+fn node_tuple<'py>(py: Python<'py>, ino: Ino, node: &Node) -> PyResult<Bound<'py, PyTuple>> {
+    let attr = &node.attr;
+    let places: Vec<(Ino, Bound<'py, PyBytes>)> =
+        node.places.iter().map(|(parent, name)| (*parent, PyBytes::new(py, name))).collect();
+    let xattrs: Vec<(Bound<'py, PyBytes>, Bound<'py, PyAny>)> = node
+        .xattrs
+        .iter()
+        .flat_map(|all| all.iter())
+        .map(|(name, value)| {
+            let value = match value {
+                XattrValue::Here(value) => PyBytes::new(py, value).into_any(),
+                XattrValue::Stored(id) => Bound::new(py, crate::codec::python::Ref { id: *id })?.into_any(),
+            };
+            Ok((PyBytes::new(py, name), value))
+        })
+        .collect::<PyResult<_>>()?;
+    let what: Bound<'py, PyAny> = match &node.body {
+        Body::Dir(dir) => {
+            let names: Vec<(Bound<'py, PyBytes>, Option<Ino>)> =
+                dir.names.iter().map(|(name, what)| (PyBytes::new(py, name), *what)).collect();
+            let below = dir.below.as_ref().map(|(parent, name)| (*parent, PyBytes::new(py, name)));
+            let base = &dir.base;
+            let ids = (bytes_or_none(py, base.tree), bytes_or_none(py, base.times), bytes_or_none(py, base.inodes));
+            (ids.0, ids.1, ids.2, base.first, below, names).into_pyobject(py)?.into_any()
+        }
+        Body::File(file) => (bytes_or_none(py, file.base), file.keep, file.changed).into_pyobject(py)?.into_any(),
+        Body::Link(target) => PyBytes::new(py, target).into_any(),
+        Body::Other => py.None().into_bound(py),
+    };
+    let items: Vec<Bound<'py, PyAny>> = vec![
+        ino.into_pyobject(py)?.into_any(),
+        attr.kind.into_pyobject(py)?.into_any(),
+        attr.mode.into_pyobject(py)?.into_any(),
+        attr.uid.into_pyobject(py)?.into_any(),
+        attr.gid.into_pyobject(py)?.into_any(),
+        attr.device.into_pyobject(py)?.into_any(),
+        attr.size.into_pyobject(py)?.into_any(),
+        attr.mtime.into_pyobject(py)?.into_any(),
+        attr.ctime.into_pyobject(py)?.into_any(),
+        places.into_pyobject(py)?.into_any(),
+        xattrs.into_pyobject(py)?.into_any(),
+        node.ext.as_ref().map(|ext| PyBytes::new(py, ext)).into_pyobject(py)?.into_any(),
+        what,
+    ];
+    PyTuple::new(py, items)
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Overlay>()
+}

@@ -1,0 +1,170 @@
+//! A generation is frozen, stored by others, and then forgotten: or taken back, if it could not be stored.
+
+use super::arena::Run;
+use super::base::BaseDir;
+use super::node::{Body, DirBody, Node};
+use super::state::{Generation, Held, State};
+use super::{refuse, Ino, Result, ROOT};
+use crate::codec::ids::Id;
+use rustix::io::Errno;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// What an inode of a frozen generation has become in the store.
+pub enum Stored {
+    File(Option<Id>),
+    Dir(BaseDir),
+}
+
+impl State {
+    pub fn is_clean(&self) -> bool {
+        self.open.is_empty() && self.frozen.is_none()
+    }
+
+    /// End the open generation: what comes goes to a new one. False if there is nothing to be stored.
+    pub fn freeze(&mut self) -> Result<bool> {
+        if self.frozen.is_some() {
+            return refuse(Errno::BUSY);
+        }
+        if self.open.is_empty() {
+            return Ok(false);
+        }
+        let nodes = std::mem::take(&mut self.open);
+        self.frozen = Some(Arc::new(Generation { nodes, end: self.journal.position(), number: self.generation }));
+        self.generation += 1;
+        Ok(true)
+    }
+
+    /// The frozen generation is in the store, and the workspace's row says so: forget it.
+    pub fn retire(&mut self, stored: &HashMap<Ino, Stored>, links: Option<Id>) -> Result<()> {
+        let Some(frozen) = self.frozen.take() else { return refuse(Errno::INVAL) };
+        let clean_of = |ino: Ino, node: &Node| -> Node {
+            let mut clean = node.clone();
+            match (&mut clean.body, stored.get(&ino)) {
+                (Body::File(file), Some(Stored::File(content))) => {
+                    file.base = *content;
+                    file.keep = node.attr.size;
+                    file.inherits = node.attr.size;
+                    file.runs = Default::default();
+                    file.changed = false;
+                }
+                (Body::Dir(dir), Some(Stored::Dir(base))) => {
+                    *dir = DirBody { base: *base, below: node.places.first().cloned(), names: HashMap::new() };
+                }
+                _ => {}
+            }
+            clean
+        };
+        for (ino, node) in &frozen.nodes {
+            let later = match self.orphans.get_mut(ino) {
+                Some(orphan) => Some(orphan),
+                None => self.open.get_mut(ino),
+            };
+            if let Some(later) = later {
+                stand_on(later, &clean_of(*ino, node), frozen.number);
+            }
+        }
+        // Who is held, and what leads to them, is known without the generation from now on.
+        let mut wanted: Vec<Ino> = frozen.nodes.keys().filter(|ino| self.held.contains_key(ino)).copied().collect();
+        wanted.push(ROOT);
+        let mut clean: HashSet<Ino> = HashSet::new();
+        while let Some(ino) = wanted.pop() {
+            let Some(node) = frozen.nodes.get(&ino) else { continue };
+            let is_later = self.open.contains_key(&ino) || self.orphans.contains_key(&ino);
+            if is_later || self.is_gone(&frozen, ino, node) || !clean.insert(ino) {
+                continue;
+            }
+            for (parent, _) in &node.places {
+                self.held.entry(*parent).or_default().children += 1;
+                wanted.push(*parent);
+            }
+            let held: &mut Held = self.held.entry(ino).or_default();
+            held.clean = Some(clean_of(ino, node));
+        }
+        if let Some(Stored::Dir(root)) = stored.get(&ROOT) {
+            self.base.root = *root;
+        }
+        self.base.links = links;
+        self.groups = None;
+        self.free_generation(&frozen);
+        self.journal.forget_before(frozen.end);
+        self.arena.trim();
+        Ok(())
+    }
+
+    /// Whether the open generation has removed what the frozen one has: then nothing leads to it any more.
+    fn is_gone(&self, frozen: &Generation, ino: Ino, node: &Node) -> bool {
+        ino != ROOT
+            && node.places.iter().all(|(parent, name)| {
+                let names = |nodes: &HashMap<Ino, Node>| {
+                    nodes.get(parent).and_then(Node::dir).and_then(|dir| dir.names.get(name).copied())
+                };
+                names(&self.open).or_else(|| names(&frozen.nodes)).is_some_and(|what| what != Some(ino))
+            })
+    }
+
+    fn free_generation(&mut self, frozen: &Generation) {
+        for node in frozen.nodes.values() {
+            let Body::File(file) = &node.body else { continue };
+            let own: Vec<Run> =
+                file.runs.iter().map(|(_, run)| run).filter(|run| run.generation == frozen.number).collect();
+            own.into_iter().for_each(|run| self.arena.release(run.span()));
+        }
+    }
+
+    /// The frozen generation could not be stored: it is part of the open one again.
+    pub fn thaw(&mut self) {
+        let Some(frozen) = self.frozen.take() else { return };
+        let generation = self.generation;
+        let frozen = Arc::try_unwrap(frozen).unwrap_or_else(|shared| Generation {
+            nodes: shared.nodes.clone(),
+            end: shared.end,
+            number: shared.number,
+        });
+        let gone: Vec<Ino> =
+            frozen.nodes.iter().filter(|(ino, node)| self.is_gone(&frozen, **ino, node)).map(|(ino, _)| *ino).collect();
+        for (ino, mut node) in frozen.nodes {
+            if let Body::File(file) = &mut node.body {
+                file.runs.adopt(generation);
+            }
+            match self.open.get_mut(&ino) {
+                Some(later) => match (&mut later.body, node.body) {
+                    (Body::Dir(later), Body::Dir(earlier)) => {
+                        let mut names = earlier.names;
+                        names.extend(later.names.drain());
+                        later.names = names;
+                    }
+                    (Body::File(later), Body::File(earlier)) => {
+                        later.changed |= earlier.changed;
+                        later.runs.adopt(generation);
+                    }
+                    _ => {}
+                },
+                None if gone.contains(&ino) => {
+                    if let Some(Body::File(orphan)) = self.orphans.get_mut(&ino).map(|orphan| &mut orphan.body) {
+                        orphan.runs.adopt(generation);
+                    }
+                }
+                None => {
+                    self.open.insert(ino, node);
+                }
+            }
+        }
+    }
+}
+
+/// What changed after the freeze stands on what was stored of the frozen generation.
+fn stand_on(later: &mut Node, clean: &Node, frozen: u64) {
+    match (&mut later.body, &clean.body) {
+        (Body::File(later), Body::File(clean)) => {
+            later.runs.retain(|run| run.generation > frozen);
+            later.keep = later.inherits;
+            later.base = if later.keep > 0 { clean.base } else { None };
+        }
+        (Body::Dir(later), Body::Dir(clean)) => {
+            later.base = clean.base;
+            later.below = clean.below.clone();
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,708 @@
+//! The inode table of one workspace: what is open, what is frozen, what the kernel holds (docs/dev/overlay.md).
+
+use super::arena::{Arena, Run};
+use super::base::{Base, Cache, Child, Name};
+use super::journal::Journal;
+use super::node::{Attr, Body, Ext, Node, Time};
+use super::record::Record;
+use super::{refuse, Ino, Result, Stop, ROOT};
+use crate::codec::ids::Id;
+use rustix::io::Errno;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+const MOST_EVENTS: usize = 1 << 16;
+
+/// What one generation changed. While it is frozen nobody writes to it: it is shared without a lock.
+#[derive(Default)]
+pub struct Generation {
+    pub nodes: HashMap<Ino, Node>,
+    /// Where it ends in the journal.
+    pub end: u64,
+    pub number: u64,
+}
+
+/// An inode that somebody outside refers to, or that leads to one.
+#[derive(Default)]
+pub struct Held {
+    pub lookups: u64,
+    pub opens: u32,
+    /// How many others hang from it and are clean.
+    pub children: u32,
+    /// The inode as the base has it; None while a generation has its own.
+    pub clean: Option<Node>,
+}
+
+/// A name that changed: its number in the sequence, the directory, the name.
+pub struct Event {
+    pub number: u64,
+    pub parent: Ino,
+    pub name: Name,
+}
+
+pub struct State {
+    pub cache: Cache,
+    pub base: Base,
+    pub owner: (u32, u32),
+    pub open: HashMap<Ino, Node>,
+    pub frozen: Option<Arc<Generation>>,
+    pub held: HashMap<Ino, Held>,
+    /// Without a name, but still referred to.
+    pub orphans: HashMap<Ino, Node>,
+    pub next: Ino,
+    pub journal: Journal,
+    pub arena: Arena,
+    pub epoch: u64,
+    pub generation: u64,
+    pub events: VecDeque<Event>,
+    pub event: u64,
+    /// The journal is being done again: blocks are claimed when that is done.
+    pub replaying: bool,
+    /// A failed sync: nothing more is written until the workspace is opened again.
+    pub failed: bool,
+    /// Stored bytes that were loaded for the operation that is running.
+    pub supplied: HashMap<(Id, u64, u64), Vec<u8>>,
+    /// Hard links of the base by group, once somebody needed them.
+    pub groups: Option<Arc<Groups>>,
+    /// Held only by the operation that is running.
+    fresh: Vec<Ino>,
+}
+
+pub type Groups = HashMap<Arc<[u8]>, Vec<Box<[u8]>>>;
+
+impl State {
+    pub fn new(base: Base, owner: (u32, u32), root: Node, next: Ino, journal: Journal, arena: Arena) -> State {
+        let mut held = HashMap::new();
+        held.insert(ROOT, Held { lookups: 1, clean: Some(root), ..Held::default() });
+        State {
+            cache: Cache::default(),
+            base,
+            owner,
+            open: HashMap::new(),
+            frozen: None,
+            held,
+            orphans: HashMap::new(),
+            next,
+            journal,
+            arena,
+            epoch: 1,
+            generation: 1,
+            events: VecDeque::new(),
+            event: 0,
+            replaying: false,
+            failed: false,
+            supplied: HashMap::new(),
+            groups: None,
+            fresh: Vec::new(),
+        }
+    }
+
+    // looking
+
+    /// An inode as it is now.
+    pub fn node(&self, ino: Ino) -> Result<&Node> {
+        if let Some(node) = self.open.get(&ino) {
+            return Ok(node);
+        }
+        if let Some(node) = self.orphans.get(&ino) {
+            return Ok(node);
+        }
+        if let Some(node) = self.frozen.as_ref().and_then(|frozen| frozen.nodes.get(&ino)) {
+            return Ok(node);
+        }
+        self.held.get(&ino).and_then(|held| held.clean.as_ref()).ok_or(Stop::Errno(Errno::STALE))
+    }
+
+    pub fn is_orphan(&self, ino: Ino) -> bool {
+        self.orphans.contains_key(&ino)
+    }
+
+    /// A directory that has a name; ENOENT for one that was removed.
+    pub fn living_dir(&self, ino: Ino) -> Result<&Node> {
+        let node = self.node(ino)?;
+        if !node.is_dir() {
+            return refuse(Errno::NOTDIR);
+        }
+        if self.is_orphan(ino) {
+            return refuse(Errno::NOENT);
+        }
+        Ok(node)
+    }
+
+    /// What the generations say of a name: nothing, or an inode or its absence.
+    fn changed_name(&self, parent: Ino, name: &[u8]) -> Option<Option<Ino>> {
+        let in_open = self.open.get(&parent).and_then(Node::dir).and_then(|dir| dir.names.get(name));
+        let in_frozen = || {
+            let frozen = self.frozen.as_ref()?;
+            frozen.nodes.get(&parent).and_then(Node::dir).and_then(|dir| dir.names.get(name))
+        };
+        in_open.or_else(in_frozen).copied()
+    }
+
+    /// The inode of a name, made known to the table if it is the base's.
+    pub fn child(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Ino>> {
+        if let Some(changed) = self.changed_name(parent, name) {
+            return Ok(changed);
+        }
+        let Some(found) = self.base_child(parent, name)? else { return Ok(None) };
+        self.meet(parent, name, &found).map(Some)
+    }
+
+    fn base_child(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Child>> {
+        let Some(dir) = self.node(parent)?.dir().map(|dir| dir.base) else { return refuse(Errno::NOTDIR) };
+        self.base.child(&mut self.cache, &dir, name)
+    }
+
+    /// Whether a name is there below the open generation: then its removal must be remembered.
+    fn below_has(&mut self, parent: Ino, name: &[u8]) -> Result<bool> {
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.nodes.get(&parent)).and_then(Node::dir);
+        if let Some(changed) = frozen.and_then(|dir| dir.names.get(name)) {
+            return Ok(changed.is_some());
+        }
+        Ok(self.base_child(parent, name)?.is_some())
+    }
+
+    /// An inode of the base comes into the table, if it is not there.
+    pub fn meet(&mut self, parent: Ino, name: &[u8], found: &Child) -> Result<Ino> {
+        let linked = Ext::read(found.known.ext.as_deref())?.linked;
+        let (ino, places) =
+            if linked { self.places_of_link(parent, name)? } else { (found.ino, vec![(parent, Name::from(name))]) };
+        if self.node(ino).is_err() {
+            let node = Node::of_base(found, self.owner, places)?;
+            self.hold_clean(ino, node);
+        }
+        Ok(ino)
+    }
+
+    fn hold_clean(&mut self, ino: Ino, node: Node) {
+        for (parent, _) in &node.places {
+            self.held.entry(*parent).or_default().children += 1;
+        }
+        self.held.entry(ino).or_default().clean = Some(node);
+        self.fresh.push(ino);
+    }
+
+    /// The number of a hard-linked file of the base, and all places where it hangs there.
+    fn places_of_link(&mut self, parent: Ino, name: &[u8]) -> Result<(Ino, Vec<(Ino, Name)>)> {
+        let path = self.base_path(parent, name)?;
+        let Some(group) = self.base.group(&mut self.cache, &path)? else {
+            return Err(Stop::Damaged("a linked file without a group".into()));
+        };
+        if self.groups.is_none() {
+            let mut groups: Groups = HashMap::new();
+            for (path, group) in self.base.all_links(&mut self.cache)? {
+                groups.entry(group).or_default().push(path);
+            }
+            self.groups = Some(Arc::new(groups));
+        }
+        let groups = self.groups.clone().expect("just made");
+        let Some(first) = self.base.at_path(&mut self.cache, &group)? else {
+            return Err(Stop::Damaged("a group of hard links whose first path is not there".into()));
+        };
+        let mut places = Vec::new();
+        for member in groups.get(&group).map(Vec::as_slice).unwrap_or_default() {
+            places.push(self.base_place(member)?);
+        }
+        Ok((first.ino, places))
+    }
+
+    /// The directory (known to the table) and the name of a path of the base.
+    fn base_place(&mut self, path: &[u8]) -> Result<(Ino, Name)> {
+        let (above, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (Some(&path[..at]), &path[at + 1..]),
+            None => (None, path),
+        };
+        let mut parent = ROOT;
+        let mut dir = self.base.root;
+        for step in above.map(|above| above.split(|byte| *byte == b'/')).into_iter().flatten() {
+            let Some(found) = self.base.child(&mut self.cache, &dir, step)? else {
+                return Err(Stop::Damaged("a path of hard links that is not there".into()));
+            };
+            if self.node(found.ino).is_err() {
+                let node = Node::of_base(&found, self.owner, vec![(parent, Name::from(step))])?;
+                self.hold_clean(found.ino, node);
+            }
+            (parent, dir) = (found.ino, found.dir);
+        }
+        Ok((parent, Name::from(name)))
+    }
+
+    /// The path that a name has in the base: directories are found by what they are there, wherever they hang now.
+    fn base_path(&mut self, parent: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        let mut steps: Vec<Vec<u8>> = vec![name.to_vec()];
+        let mut at = parent;
+        while at != ROOT {
+            let below = self.node(at)?.dir().and_then(|dir| dir.below.clone());
+            let Some((above, step)) = below else {
+                return Err(Stop::Damaged("a directory that the base does not know".into()));
+            };
+            steps.push(step.to_vec());
+            at = above;
+        }
+        steps.reverse();
+        Ok(steps.join(&b'/'))
+    }
+
+    /// Where an inode is, from the root; None if it has no name.
+    pub fn path_of(&self, ino: Ino) -> Option<Vec<u8>> {
+        let mut steps: Vec<Name> = Vec::new();
+        let mut at = ino;
+        while at != ROOT {
+            let (parent, name) = self.node(at).ok()?.places.first()?.clone();
+            steps.push(name);
+            at = parent;
+        }
+        steps.reverse();
+        Some(steps.iter().map(|step| step.to_vec()).collect::<Vec<_>>().join(&b'/'))
+    }
+}
+
+// ---- holding
+
+impl State {
+    pub fn looked_up(&mut self, ino: Ino) {
+        self.held.entry(ino).or_default().lookups += 1;
+    }
+
+    pub fn forget(&mut self, ino: Ino, count: u64) {
+        if let Some(held) = self.held.get_mut(&ino) {
+            held.lookups = held.lookups.saturating_sub(count);
+            self.let_go(ino);
+        }
+    }
+
+    pub fn opened(&mut self, ino: Ino) {
+        self.held.entry(ino).or_default().opens += 1;
+    }
+
+    pub fn closed(&mut self, ino: Ino) {
+        if let Some(held) = self.held.get_mut(&ino) {
+            held.opens = held.opens.saturating_sub(1);
+            self.let_go(ino);
+        }
+    }
+
+    /// Whether somebody outside refers to it.
+    pub fn is_held(&self, ino: Ino) -> bool {
+        self.held.get(&ino).is_some_and(|held| held.lookups > 0 || held.opens > 0)
+    }
+
+    /// Forget an inode that nobody refers to any more, and what only led to it.
+    fn let_go(&mut self, ino: Ino) {
+        let mut at = vec![ino];
+        while let Some(ino) = at.pop() {
+            let free =
+                self.held.get(&ino).is_some_and(|held| held.lookups == 0 && held.opens == 0 && held.children == 0);
+            if !free || ino == ROOT {
+                continue;
+            }
+            let held = self.held.remove(&ino).expect("just found");
+            at.extend(self.unpin(held.clean.as_ref()));
+            if let Some(orphan) = self.orphans.remove(&ino) {
+                self.free_blocks(&orphan);
+            }
+        }
+    }
+
+    /// A clean inode goes: its directories have a child less. Which of them may go, too.
+    fn unpin(&mut self, clean: Option<&Node>) -> Vec<Ino> {
+        let mut lighter = Vec::new();
+        for (parent, _) in clean.map(|node| node.places.as_slice()).unwrap_or_default() {
+            if let Some(above) = self.held.get_mut(parent) {
+                above.children -= 1;
+                lighter.push(*parent);
+            }
+        }
+        lighter
+    }
+
+    /// After an operation: what only it needed goes.
+    pub fn settle(&mut self) {
+        self.supplied.clear();
+        for ino in std::mem::take(&mut self.fresh) {
+            self.let_go(ino);
+        }
+    }
+}
+
+// ---- changing
+
+impl State {
+    /// What it takes to change an inode: records that say where it and all above it hang, unless this generation has them.
+    pub fn anchors(&mut self, inos: &[Ino], records: &mut Vec<Record>) -> Result<()> {
+        let mut listed: Vec<Ino> = records
+            .iter()
+            .filter_map(|record| match record {
+                Record::At { ino, .. } => Some(*ino),
+                _ => None,
+            })
+            .collect();
+        for ino in inos {
+            self.anchor(*ino, records, &mut listed)?;
+        }
+        Ok(())
+    }
+
+    fn anchor(&mut self, ino: Ino, records: &mut Vec<Record>, listed: &mut Vec<Ino>) -> Result<()> {
+        // Ancestors first: from the inode up to what is there, then down again.
+        let mut waiting = vec![(ino, false)];
+        while let Some((ino, above_is_there)) = waiting.pop() {
+            if self.open.contains_key(&ino) || self.orphans.contains_key(&ino) || listed.contains(&ino) {
+                continue;
+            }
+            let places = self.node(ino)?.places.clone();
+            if above_is_there || ino == ROOT {
+                listed.push(ino);
+                if ino == ROOT {
+                    records.push(Record::At { ino, parent: ROOT, name: Vec::new() });
+                }
+                for (parent, name) in places {
+                    records.push(Record::At { ino, parent, name: name.to_vec() });
+                }
+                continue;
+            }
+            waiting.push((ino, true));
+            waiting.extend(places.iter().map(|(parent, _)| (*parent, false)));
+        }
+        Ok(())
+    }
+
+    /// Log and do what was decided. Nothing can fail any more but the room for it, which comes first.
+    pub fn commit(&mut self, records: Vec<Record>) -> Result<()> {
+        self.prepare(&records)?;
+        let encoded: Vec<Vec<u8>> = records.iter().map(Record::encode).collect();
+        self.journal.reserve(encoded.iter().map(Vec::len))?;
+        for (record, body) in records.into_iter().zip(encoded) {
+            self.journal.append(&body);
+            self.apply(record)?;
+        }
+        Ok(())
+    }
+
+    /// Load what doing these records will have to ask the base for.
+    pub fn prepare(&mut self, records: &[Record]) -> Result<()> {
+        for record in records {
+            match record {
+                Record::Unlink { parent, name, .. } => {
+                    self.known_below(*parent, name)?;
+                }
+                Record::Rename { from, name, to, new_name, .. } => {
+                    self.known_below(*from, name)?;
+                    self.known_below(*to, new_name)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn known_below(&mut self, parent: Ino, name: &[u8]) -> Result<()> {
+        // A directory that is only now to be anchored has its base already.
+        self.child(parent, name)?;
+        self.below_has(parent, name).map(|_| ())
+    }
+
+    /// The open generation's own copy of an inode.
+    pub fn own(&mut self, ino: Ino) -> &mut Node {
+        if self.orphans.contains_key(&ino) {
+            return self.orphans.get_mut(&ino).expect("just found");
+        }
+        self.open.get_mut(&ino).expect("anchored before it is changed")
+    }
+
+    fn take_up(&mut self, ino: Ino) -> Result<()> {
+        if self.open.contains_key(&ino) {
+            return Ok(());
+        }
+        let copy = self.node(ino)?.touched();
+        self.open.insert(ino, copy);
+        if let Some(held) = self.held.get_mut(&ino) {
+            let clean = held.clean.take();
+            for above in self.unpin(clean.as_ref()) {
+                self.let_go(above);
+            }
+        }
+        Ok(())
+    }
+
+    fn hang(&mut self, parent: Ino, name: &[u8], what: Option<Ino>) -> Result<()> {
+        let remember = what.is_some() || self.below_has(parent, name)?;
+        let key = Name::from(name);
+        let dir = self.own(parent).dir_mut().expect("a directory");
+        if remember {
+            dir.names.insert(key.clone(), what);
+        } else {
+            dir.names.remove(&key);
+        }
+        self.tell(parent, key);
+        Ok(())
+    }
+
+    pub fn tell(&mut self, parent: Ino, name: Name) {
+        self.event += 1;
+        if self.events.len() == MOST_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(Event { number: self.event, parent, name });
+    }
+
+    fn tell_of(&mut self, ino: Ino) {
+        let places = self.node(ino).map(|node| node.places.clone()).unwrap_or_default();
+        for (parent, name) in places {
+            self.tell(parent, name);
+        }
+        if ino == ROOT {
+            self.tell(ROOT, Name::from(&b""[..]));
+        }
+    }
+
+    fn stamp(&mut self, ino: Ino, time: Time) {
+        let attr = &mut self.own(ino).attr;
+        attr.mtime = time;
+        attr.ctime = time;
+    }
+
+    /// Do what a record says: live, and when the journal is replayed.
+    pub fn apply(&mut self, record: Record) -> Result<()> {
+        match record {
+            Record::At { ino, .. } => self.take_up(ino),
+            Record::New { parent, name, ino, kind, mode, uid, gid, device, target, xattrs, time } => {
+                let node = new_node(parent, &name, kind, mode, uid, gid, device, target, xattrs, time);
+                self.next = self.next.max(ino + 1);
+                self.open.insert(ino, node);
+                self.hang(parent, &name, Some(ino))?;
+                self.stamp(parent, time);
+                Ok(())
+            }
+            Record::Link { parent, name, ino, time } => {
+                let node = self.own(ino);
+                node.places.push((parent, Name::from(&*name)));
+                node.attr.nlink = node.places.len() as u32;
+                node.attr.ctime = time;
+                self.hang(parent, &name, Some(ino))?;
+                self.stamp(parent, time);
+                Ok(())
+            }
+            Record::Unlink { parent, name, time } => {
+                let ino = self.child(parent, &name)?;
+                self.hang(parent, &name, None)?;
+                self.stamp(parent, time);
+                match ino {
+                    Some(ino) => self.lost_a_name(ino, parent, &name, time),
+                    None => Ok(()),
+                }
+            }
+            Record::Rename { from, name, to, new_name, exchange, time } => {
+                self.apply_rename(from, &name, to, &new_name, exchange, time)
+            }
+            Record::Write { ino, size, time, pieces } => {
+                for piece in pieces {
+                    self.put_piece(ino, piece);
+                }
+                let node = self.own(ino);
+                node.attr.size = size;
+                (node.attr.mtime, node.attr.ctime) = (time, time);
+                node.file_mut().expect("a file").changed = true;
+                self.tell_of(ino);
+                Ok(())
+            }
+            Record::Cut { ino, size, time, tail } => {
+                self.cut(ino, size);
+                if let Some(piece) = tail {
+                    self.put_piece(ino, piece);
+                }
+                let node = self.own(ino);
+                node.attr.size = size;
+                (node.attr.mtime, node.attr.ctime) = (time, time);
+                node.file_mut().expect("a file").changed = true;
+                self.tell_of(ino);
+                Ok(())
+            }
+            Record::Set { ino, changes, time } => {
+                let attr = &mut self.own(ino).attr;
+                attr.mode = changes.mode.unwrap_or(attr.mode);
+                attr.uid = changes.uid.unwrap_or(attr.uid);
+                attr.gid = changes.gid.unwrap_or(attr.gid);
+                attr.atime = changes.atime.or(attr.atime);
+                attr.mtime = changes.mtime.unwrap_or(attr.mtime);
+                attr.ctime = time;
+                self.tell_of(ino);
+                Ok(())
+            }
+            Record::Xattr { ino, name, value, mode, time } => {
+                let node = self.own(ino);
+                let mut all = node.xattrs.take().map(|all| (*all).clone()).unwrap_or_default();
+                match value {
+                    Some(value) => {
+                        all.insert(name, super::node::XattrValue::Here(value.into()));
+                    }
+                    None => {
+                        all.remove(&name);
+                    }
+                }
+                node.xattrs = if all.is_empty() { None } else { Some(Arc::new(all)) };
+                node.attr.mode = mode.unwrap_or(node.attr.mode);
+                node.attr.ctime = time;
+                self.tell_of(ino);
+                Ok(())
+            }
+        }
+    }
+
+    fn apply_rename(
+        &mut self,
+        from: Ino,
+        name: &[u8],
+        to: Ino,
+        new_name: &[u8],
+        exchange: bool,
+        time: Time,
+    ) -> Result<()> {
+        let Some(moved) = self.child(from, name)? else {
+            return Err(Stop::Damaged("a record that renames what is not there".into()));
+        };
+        let there = self.child(to, new_name)?;
+        self.hang(from, name, if exchange { there } else { None })?;
+        self.hang(to, new_name, Some(moved))?;
+        self.move_place(moved, (from, name), (to, new_name), time);
+        if let Some(there) = there {
+            if exchange {
+                self.move_place(there, (to, new_name), (from, name), time);
+            } else {
+                self.lost_a_name(there, to, new_name, time)?;
+            }
+        }
+        self.stamp(from, time);
+        self.stamp(to, time);
+        Ok(())
+    }
+
+    fn move_place(&mut self, ino: Ino, old: (Ino, &[u8]), new: (Ino, &[u8]), time: Time) {
+        let node = self.own(ino);
+        let at = node.places.iter().position(|(parent, name)| (*parent, &**name) == old);
+        let place = (new.0, Name::from(new.1));
+        match at {
+            Some(at) => node.places[at] = place,
+            None => node.places.push(place),
+        }
+        node.attr.ctime = time;
+    }
+
+    /// A name of an inode is gone; with the last one it becomes an orphan, or is no more.
+    fn lost_a_name(&mut self, ino: Ino, parent: Ino, name: &[u8], time: Time) -> Result<()> {
+        let is_last = self.node(ino)?.places.iter().all(|place| (place.0, &*place.1) == (parent, name));
+        if !is_last {
+            let node = self.own(ino);
+            node.places.retain(|place| (place.0, &*place.1) != (parent, name));
+            node.attr.nlink = node.places.len() as u32;
+            node.attr.ctime = time;
+            return Ok(());
+        }
+        let mut node = match self.open.remove(&ino) {
+            Some(node) => node,
+            None => self.node(ino)?.touched(),
+        };
+        if let Some(held) = self.held.get_mut(&ino) {
+            let clean = held.clean.take();
+            for above in self.unpin(clean.as_ref()) {
+                self.let_go(above);
+            }
+        }
+        node.places.clear();
+        node.attr.nlink = 0;
+        node.attr.ctime = time;
+        if self.is_held(ino) {
+            self.orphans.insert(ino, node);
+        } else {
+            self.free_blocks(&node);
+            self.held.remove(&ino);
+        }
+        Ok(())
+    }
+
+    // blocks
+
+    /// Nobody will read these blocks any more, unless an older generation does.
+    fn free_run(&mut self, run: Run) {
+        if self.replaying || run.generation != self.generation {
+            return; // not claimed yet, or a frozen generation's: freed when that is stored
+        }
+        if run.epoch == self.epoch {
+            self.arena.release(run.span());
+        } else {
+            self.arena.release_after(self.epoch, run.span());
+        }
+    }
+
+    fn free_blocks(&mut self, node: &Node) {
+        if let Body::File(file) = &node.body {
+            let runs: Vec<Run> = file.runs.iter().map(|(_, run)| run).collect();
+            runs.into_iter().for_each(|run| self.free_run(run));
+        }
+    }
+
+    fn put_piece(&mut self, ino: Ino, piece: super::record::Piece) {
+        let (epoch, generation) = (self.epoch, self.generation);
+        let file = self.own(ino).file_mut().expect("a file");
+        let gone = file.runs.remove(piece.at, piece.at + u64::from(piece.length));
+        let run = Run { segment: piece.segment, block: piece.block, length: piece.length, epoch, generation };
+        file.runs.insert(piece.at, run);
+        gone.into_iter().for_each(|run| self.free_run(run));
+    }
+
+    fn cut(&mut self, ino: Ino, size: u64) {
+        let file = self.own(ino).file_mut().expect("a file");
+        file.keep = file.keep.min(size);
+        file.inherits = file.inherits.min(size);
+        if file.keep == 0 {
+            file.base = None;
+        }
+        let gone = file.runs.remove(size.div_ceil(super::arena::BLOCK as u64), u64::MAX);
+        gone.into_iter().for_each(|run| self.free_run(run));
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // one for each field of the record
+fn new_node(
+    parent: Ino,
+    name: &[u8],
+    kind: u8,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    device: (u32, u32),
+    target: Vec<u8>,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    time: Time,
+) -> Node {
+    use super::node::{DirBody, FileBody, XattrValue};
+    use crate::codec::node::entry_kind;
+    let body = match kind {
+        entry_kind::FILE => {
+            Body::File(FileBody { base: None, keep: 0, runs: Default::default(), inherits: 0, changed: true })
+        }
+        entry_kind::DIRECTORY => Body::Dir(DirBody { base: Default::default(), below: None, names: HashMap::new() }),
+        entry_kind::SYMLINK => Body::Link(target.as_slice().into()),
+        _ => Body::Other,
+    };
+    let xattrs: super::node::Xattrs =
+        xattrs.into_iter().map(|(name, value)| (name, XattrValue::Here(value.into()))).collect();
+    Node {
+        attr: Attr {
+            kind,
+            mode,
+            nlink: 1,
+            uid,
+            gid,
+            device,
+            size: target.len() as u64,
+            mtime: time,
+            ctime: time,
+            atime: None,
+        },
+        xattrs: if xattrs.is_empty() { None } else { Some(Arc::new(xattrs)) },
+        ext: None,
+        places: vec![(parent, Name::from(name))],
+        body,
+    }
+}

@@ -1,0 +1,309 @@
+"""The overlay against a plain model: random operations, with commits, thaws, crashes and new starts in between."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from fusecas.errors import Conflict
+from fusecas.store import heads, trees
+from fusecas.store.repository import Repository
+from fusecas.store.verify import verify
+from fusecas.workspace.workspace import Workspace
+
+FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
+NAMES = st.sampled_from([b"a", b"b", b"c", b"d"])
+OFFSETS = st.one_of(st.integers(0, 20_000), st.sampled_from([0, 4095, 4096, 4097, 8192, 65_536, 70_000]))
+
+
+class Folder(dict[bytes, Any]):
+    """A directory of the model: names to folders, and to files, which are bytearrays."""
+
+
+class OverlayMachine(RuleBasedStateMachine):
+    """The model is a tree of dicts; each operation is done to both, and must succeed or fail in both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self._scratch = tempfile.TemporaryDirectory()
+        self.repository = Repository.create(Path(self._scratch.name) / ".fusecas")
+        self.workspace = Workspace(self.repository)
+        self.root = Folder()
+        self.held: list[int] = []
+
+    def teardown(self) -> None:
+        report = verify(self.repository.store)
+        self.repository.close()
+        self._scratch.cleanup()
+        assert report.clean, report
+
+    @initialize()
+    def begin(self) -> None:
+        for name in (b"a", b"b"):
+            self.overlay.make(0, name, FOLDER, 0, 0, 0)
+            self.root[name] = Folder()
+        self.overlay.make(0, b"c", FILE, 0, 0, 0)
+        self.root[b"c"] = bytearray()
+
+    @property
+    def overlay(self) -> Any:
+        return self.workspace.overlay
+
+    def find(self, path: list[bytes]) -> tuple[int, Any]:
+        """The inode and the model of a directory; 0 and the root for a path that leads nowhere."""
+        ino, here = 0, self.root
+        for name in path:
+            below = here.get(name)
+            if not isinstance(below, Folder):
+                break
+            ino, here = self.looked_up(ino, name), below
+        return ino, here
+
+    def looked_up(self, parent: int, name: bytes) -> int:
+        """As the kernel does: it holds what it works on."""
+        found = self.overlay.lookup(parent, name)
+        assert found is not None, name
+        self.held.append(found[0])
+        return int(found[0])
+
+    def file(self, path: list[bytes], name: bytes) -> tuple[int, bytearray] | None:
+        parent, here = self.find(path)
+        if not isinstance(here.get(name), bytearray):
+            return None
+        return self.looked_up(parent, name), here[name]
+
+    @rule(path=st.lists(NAMES, max_size=2), name=NAMES, folder=st.booleans())
+    def make(self, path: list[bytes], name: bytes, folder: bool) -> None:
+        parent, here = self.find(path)
+        try:
+            made = self.overlay.make(parent, name, FOLDER if folder else FILE, 0, 0, 0)
+        except OSError as error:
+            assert error.errno == errno.EEXIST and name in here
+        else:
+            assert name not in here
+            self.held.append(made[0])
+            here[name] = Folder() if folder else bytearray()
+
+    @rule(
+        path=st.lists(NAMES, max_size=2),
+        name=NAMES,
+        offset=OFFSETS,
+        data=st.binary(min_size=1, max_size=40),
+        times=st.sampled_from([1, 200, 3000]),
+    )
+    def write(self, path: list[bytes], name: bytes, offset: int, data: bytes, times: int) -> None:
+        found = self.file(path, name)
+        if found is not None:
+            ino, model = found
+            data = data * times
+            self.overlay.write(ino, offset, data)
+            model.extend(bytes(max(0, offset - len(model))))
+            model[offset : offset + len(data)] = data
+
+    @rule(path=st.lists(NAMES, max_size=2), name=NAMES, size=OFFSETS)
+    def truncate(self, path: list[bytes], name: bytes, size: int) -> None:
+        found = self.file(path, name)
+        if found is not None:
+            ino, model = found
+            self.overlay.setattr(ino, size=size)
+            del model[size:]
+            model.extend(bytes(size - len(model)))
+
+    @rule(path=st.lists(NAMES, max_size=2), name=NAMES)
+    def remove(self, path: list[bytes], name: bytes) -> None:
+        parent, here = self.find(path)
+        there = here.get(name)
+        remove = self.overlay.rmdir if isinstance(there, Folder) else self.overlay.unlink
+        try:
+            remove(parent, name)
+        except OSError as error:
+            expected = errno.ENOENT if there is None else errno.ENOTEMPTY
+            assert error.errno == expected and (there is None or len(there))
+        else:
+            del here[name]
+
+    @rule(
+        path=st.lists(NAMES, max_size=2), name=NAMES, to=st.lists(NAMES, max_size=2), new=NAMES, exchange=st.booleans()
+    )
+    def rename(self, path: list[bytes], name: bytes, to: list[bytes], new: bytes, exchange: bool) -> None:
+        parent, here = self.find(path)
+        new_parent, there = self.find(to)
+        try:
+            self.overlay.rename(parent, name, new_parent, new, exchange, True)
+        except OSError as error:
+            assert error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
+            return
+        assert name in here
+        moved = here[name]
+        if exchange:
+            here[name], there[new] = there[new], moved
+        elif not (here is there and name == new):
+            del here[name]
+            there[new] = moved
+
+    @rule(path=st.lists(NAMES, max_size=2), name=NAMES, to=st.lists(NAMES, max_size=2), new=NAMES)
+    def link(self, path: list[bytes], name: bytes, to: list[bytes], new: bytes) -> None:
+        found = self.file(path, name)
+        new_parent, there = self.find(to)
+        if found is not None and new not in there:
+            self.overlay.link(found[0], new_parent, new)
+            self.held.append(found[0])
+            there[new] = found[1]
+
+    @rule()
+    def commit(self) -> None:
+        self.workspace.commit("step")
+
+    @rule()
+    def a_seal_that_fails(self) -> None:
+        if self.overlay.freeze() is not None:
+            self.overlay.thaw()
+
+    @rule()
+    def sync(self) -> None:
+        self.overlay.sync()
+
+    @rule()
+    def crash(self) -> None:
+        """The process dies: nothing is said to anybody. What was acknowledged is there."""
+        self.held.clear()
+        self.workspace = Workspace(self.repository)
+
+    @rule()
+    def forget(self) -> None:
+        """Under memory pressure the kernel lets go of what it knows."""
+        for ino in self.held:
+            self.overlay.forget(ino, 1)
+        self.held.clear()
+
+    @invariant()
+    def they_are_the_same(self) -> None:
+        self.compare(0, self.root)
+
+    def compare(self, ino: int, model: Folder) -> None:
+        assert [name for name, _ in self.overlay.names(ino)] == sorted(model)
+        for name, expected in model.items():
+            found = self.overlay.lookup(ino, name)
+            if isinstance(expected, Folder):
+                self.compare(found[0], expected)
+            else:
+                assert found[6] == len(expected)
+                assert self.overlay.read(found[0], 0, len(expected) + 1) == bytes(expected)
+            self.overlay.forget(found[0], 1)
+
+
+OverlayMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestOverlay = OverlayMachine.TestCase
+
+
+# ---- single behaviours
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    with Repository.create(tmp_path / ".fusecas") as made:
+        yield made
+
+
+def names_of_head(repository: Repository) -> set[bytes]:
+    with repository.store.read() as snapshot:
+        state = heads.read_head(snapshot).live.state
+        return {each.path for each in trees.walk(snapshot, trees.read_state(snapshot, state).tree)}
+
+
+def test_a_commit_of_nothing_makes_no_layer(repository: Repository) -> None:
+    workspace = Workspace(repository)
+    assert workspace.commit().layer is None
+    made = workspace.overlay.make(0, b"x", FILE, 0, 0, 0)
+    assert workspace.commit("one").layer is not None
+    assert workspace.commit("two").layer is None
+    workspace.overlay.setattr(made[0], mode=0o600)
+    workspace.overlay.setattr(made[0], mode=0o644)
+    assert workspace.commit("three").layer is None
+
+
+def test_an_inode_keeps_its_number_over_commits_and_new_starts(repository: Repository) -> None:
+    workspace = Workspace(repository)
+    numbers = {name: workspace.overlay.make(0, name, FILE, 0, 0, 0)[0] for name in (b"x", b"y", b"z")}
+    workspace.commit()
+    workspace.overlay.unlink(0, b"y")
+    again = workspace.overlay.make(0, b"y", FILE, 0, 0, 0)[0]
+    assert again not in numbers.values()
+    for _ in range(2):
+        workspace = Workspace(repository)
+        assert dict(workspace.overlay.names(0)) == {**numbers, b"y": again}
+        workspace.commit()
+
+
+def test_an_open_file_without_a_name_keeps_its_bytes(repository: Repository) -> None:
+    overlay = Workspace(repository).overlay
+    ino = overlay.make(0, b"x", FILE, 0, 0, 0)[0]
+    overlay.opened(ino)
+    overlay.write(ino, 0, b"kept" * 2000)
+    overlay.unlink(0, b"x")
+    other = overlay.make(0, b"other", FILE, 0, 0, 0)[0]
+    overlay.write(other, 0, b"other" * 2000)
+    overlay.write(ino, 3, b"!")
+    assert overlay.read(ino, 0, 8) == b"kep!kept" and overlay.getattr(ino)[2] == 0
+    overlay.forget(ino, 1)
+    overlay.closed(ino)
+    with pytest.raises(OSError):
+        overlay.getattr(ino)
+
+
+def test_blocks_come_back_when_files_go(repository: Repository) -> None:
+    workspace = Workspace(repository)
+    for round in range(5):
+        for name in (b"x", b"y"):
+            ino = workspace.overlay.make(0, name, FILE, 0, 0, 0)[0]
+            workspace.overlay.write(ino, 0, os.urandom(500_000))
+            workspace.overlay.forget(ino, 1)
+        workspace.overlay.sync()
+        if round % 2:
+            workspace.commit()
+        workspace.overlay.unlink(0, b"x")
+        workspace.overlay.unlink(0, b"y")
+        workspace.overlay.sync()
+        workspace.overlay.sync()
+    workspace.commit()
+    held, changed, orphans, blocks = workspace.overlay.figures()
+    assert (changed, orphans, blocks) == (0, 0, 0) and held == 1
+
+
+def test_a_failed_seal_leaves_everything_uncommitted(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(repository)
+    ino = workspace.overlay.make(0, b"x", FILE, 0, 0, 0)[0]
+    workspace.overlay.write(ino, 0, b"before")
+
+    def refuse(*_: Any) -> None:
+        raise Conflict("moved meanwhile")
+
+    monkeypatch.setattr(Workspace, "_to_layer", refuse)
+    with pytest.raises(Conflict):
+        workspace.commit()
+    monkeypatch.undo()
+    workspace.overlay.write(ino, 6, b" and after")
+    assert workspace.commit().layer is not None
+    assert names_of_head(repository) == {b"x"}
+    assert workspace.overlay.read(ino, 0, 100) == b"before and after"
+
+
+def test_changes_are_numbered_and_name_their_paths(repository: Repository) -> None:
+    overlay = Workspace(repository).overlay
+    folder = overlay.make(0, b"d", FOLDER, 0, 0, 0)[0]
+    first = overlay.event
+    overlay.make(folder, b"x", FILE, 0, 0, 0)
+    overlay.rename(0, b"d", 0, b"e", False, True)
+    found = overlay.events(first)
+    assert found is not None
+    assert [path for _, path in found] == [b"e/x", b"d", b"e"]
+    assert overlay.events(overlay.event) == []
