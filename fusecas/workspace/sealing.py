@@ -148,8 +148,8 @@ class Sealer:
         if node.ino == ROOT:
             in_times[b""] = (b"", clamped(node.mtime), None)
             in_inodes[b""] = (b"", ROOT, clamped(node.ctime), None)
-        old_times = base.times if base.times is not None else self._implied(base, Kind.TIMES)
-        old_inodes = base.inodes if base.inodes is not None else self._implied(base, Kind.INODES)
+        old_times = base.times if base.times is not None else self._implied_times(base)
+        old_inodes = base.inodes if base.inodes is not None else self._implied_inodes(base)
         tree = self._edit(Kind.TREE, base.tree, in_tree)
         return DirIds(
             tree,
@@ -161,17 +161,23 @@ class Sealer:
     def _edit(self, kind: Kind, root: bytes | None, changes: dict[bytes, LeafEntry | None]) -> bytes | None:
         return prolly.edit(kind, root, changes, self._load, self._save) if changes else root
 
-    def _implied(self, base: DirIds, kind: Kind) -> bytes | None:
-        """The side tree of a directory that had none until now."""
+    def _implied_times(self, base: DirIds) -> bytes | None:
+        """The times of a directory that had none until now."""
+        time = clamped(self._time)
+        return prolly.build(Kind.TIMES, ((entry.name, time, None) for entry in self._entries(base)), self._save)
+
+    def _implied_inodes(self, base: DirIds) -> bytes | None:
+        """The numbers of a directory that had none written down: in the order of a walk, changed when last modified."""
+        mtimes = {entry[0]: entry[1] for entry in prolly.entries(Kind.TIMES, base.times, self._load)}
         made: list[LeafEntry] = []
         number = base.first
-        for entry in map(Entry._make, prolly.entries(Kind.TREE, base.tree, self._load)):
-            if kind == Kind.TIMES:
-                made.append((entry.name, clamped(self._time), None))
-            else:
-                made.append((entry.name, number, clamped(self._time), None))
+        for entry in self._entries(base):
+            made.append((entry.name, number, mtimes.get(entry.name, clamped(self._time)), None))
             number += 1 + (entry.count if entry.is_directory else 0)
-        return prolly.build(kind, made, self._save)
+        return prolly.build(Kind.INODES, made, self._save)
+
+    def _entries(self, base: DirIds) -> Iterator[Entry]:
+        return map(Entry._make, prolly.entries(Kind.TREE, base.tree, self._load))
 
     def _entry(self, name: bytes, node: Changed) -> Entry:
         ext = self._ext(node, linked=len(node.places) > 1)

@@ -218,3 +218,26 @@ def test_a_tree_goes_through_tar_and_back(mounted: Mounted, tmp_path: Path) -> N
     assert listing[0] == listing[1]
     mounted.shell("find . -mindepth 1 -delete")
     assert os.listdir(mounted.work) == [] and mounted.changes() == {}
+
+
+def test_what_did_not_change_looks_the_same_after_a_commit_and_a_new_mount(place: Mounted) -> None:
+    """Tools that keep numbers and times of files (git, make, rsync) need not look again."""
+    source = place.folder / "source"
+    (source / "d").mkdir(parents=True)
+    for name in ("a", "b", "d/c"):
+        (source / name).write_text(name)
+    place.ok("import", "source")
+    place.mount()
+
+    def seen() -> dict[str, tuple[int, int, int]]:
+        found = {name: (place.work / name).stat() for name in ("b", "d/c")}
+        return {name: (each.st_ino, each.st_mtime_ns, each.st_ctime_ns) for name, each in found.items()}
+
+    before = seen()
+    (place.work / "a").write_text("changed")
+    place.ok("commit")
+    assert seen() == before
+    place.umount()
+    place.ok("tag", "later")
+    place.mount()
+    assert seen() == before

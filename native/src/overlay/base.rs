@@ -219,7 +219,7 @@ impl Base {
         };
         let (ino, ctime, inodes) = match inode {
             Some(What::Inode { number, ctime, child }) => (number, ctime, child),
-            _ => (dir.first + before, self.time.max(mtime), None),
+            _ => (dir.first + before, mtime, None), // always the same, whenever it is asked
         };
         let tree = if known.kind == entry_kind::DIRECTORY { known.target.as_deref().map(to_id) } else { None };
         Child { ino, mtime, ctime, dir: BaseDir { tree, times, inodes, first: ino + 1 }, known }
