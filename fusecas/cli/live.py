@@ -36,8 +36,9 @@ def mount(folder: Path | None, allow_other: bool, foreground: bool, call: "Call"
     """
     repository = repository_folder(repo).absolute()
     place = mountpoint(folder, repository)
-    place.mkdir(parents=True, exist_ok=True)
-    place = place.resolve() if not _is_dead(place) else place
+    if not _is_dead(place):  # that of a daemon that was killed can't even be looked at; the next one takes it away
+        place.mkdir(parents=True, exist_ok=True)
+        place = place.resolve()
     words = [sys.executable, "-m", "fusecas.daemon.serve", str(repository), str(place), str(int(allow_other))]
     if foreground:
         os.execv(sys.executable, [*words, "-1"])
@@ -57,9 +58,11 @@ def mountpoint(folder: Path | None, repository: Path) -> Path:
 
 
 def _is_dead(place: Path) -> bool:
-    """A mount whose daemon was killed can't even be looked at."""
+    """Whether a mount is there that nobody serves any more."""
     try:
         os.statvfs(place)
+    except FileNotFoundError:
+        return False
     except OSError:
         return True
     return False

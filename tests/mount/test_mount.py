@@ -72,6 +72,8 @@ def test_what_was_acknowledged_survives_the_death_of_the_daemon(mounted: Mounted
         (mounted.work / "d" / f"{at}").write_text(f"{at}\n" * 100)
     (mounted.work / "committed").rename(mounted.work / "d" / "moved")
     numbers = {name: (mounted.work / "d" / name).stat().st_ino for name in ("3", "moved")}
+    (mounted.work / "last").mkdir()  # so that the kernel has nothing of the root cached
+    (mounted.work / "last").rmdir()
     mounted.kill()
     mounted.mount()
     assert sorted(os.listdir(mounted.work)) == ["d"] and len(os.listdir(mounted.work / "d")) == 51
