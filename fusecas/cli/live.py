@@ -151,7 +151,7 @@ def _status_here(folder: Path) -> dict[str, Any]:
     from fusecas.workspace.status import status as status_of
     from fusecas.workspace.workspace import Workspace
 
-    with Repository.open(folder) as repository, repository.served():
+    with Repository.open(folder) as repository, repository.held_briefly():
         workspace = Workspace(repository)
         found = status_of(workspace)
         return {
@@ -192,7 +192,7 @@ def _commit_here(folder: Path, message: str | None, argv: tuple[bytes, ...], act
     from fusecas.store.repository import Repository
     from fusecas.workspace.workspace import Workspace
 
-    with Repository.open(folder) as repository, repository.served():
+    with Repository.open(folder) as repository, repository.held_briefly():
         done = Workspace(repository).commit(message, argv=argv, actor=actor)
         return {
             "layer": output.hex_or_none(done.layer),

@@ -3,8 +3,9 @@
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,7 @@ from fusecas.store.store import Store
 
 FOLDER = ".fusecas"
 SERVER = "daemon.lock"
+PATIENCE, RETRY_EVERY = 10.0, 0.02
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 CONFIGURATION = "# Local configuration of this repository.\n"
 
@@ -54,24 +56,49 @@ class Repository:
 
     @contextmanager
     def served(self) -> Iterator[None]:
-        """For the one daemon of a repository; InUse names the process that has it already."""
+        """For the one process that holds the workspaces open; InUse names the one that has them already.
+
+        A lock of the open file, asked for without waiting: it goes with the process, however that ends.
+        """
         descriptor = os.open(self.folder / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-                raise InUse(f"{self.folder} is mounted already, by process {pid}", hint="fusecas umount") from error
+            self._lock(descriptor, fcntl.LOCK_EX)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)
 
+    def _lock(self, descriptor: int, how: int) -> None:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+            raise InUse(f"{self.folder} is mounted already, by process {pid}", hint="fusecas umount") from error
+
     def refuse_while_served(self) -> None:
-        """For what must not move a workspace under the hands of a daemon."""
-        with self.served():
-            pass
+        """For what must not move a workspace under the hands of a daemon; any number may ask at once."""
+        descriptor = os.open(self.folder / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._lock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def held_briefly(self) -> Iterator[None]:
+        """As `served`, for a command that is done soon: it waits for others of its kind. InUse if it takes too long."""
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            with ExitStack() as held:
+                try:
+                    held.enter_context(self.served())
+                except InUse:
+                    if time.monotonic() >= give_up:
+                        raise
+                else:
+                    yield
+                    return
+            time.sleep(RETRY_EVERY)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from fusecas.errors import Conflict, DamagedEnvironment
 from fusecas.store import heads, trees
 from fusecas.store.ids import InodesId, Kind, LayerId, ObjectId, StateId, TimesId
 from fusecas.store.kinds import EntryKind, Layer
-from fusecas.store.repository import Repository
+from fusecas.store.repository import Repository, sync_folder
 from fusecas.store.rows import Live, Operation
 from fusecas.store.session import Session
 from fusecas.store.transaction import Transaction
@@ -66,6 +66,8 @@ class Workspace:
     def _open(self, live: Live) -> "_native.Overlay":
         folder = self.repository.folder / OVERLAYS / self.id.hex()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for above in (folder.parent, self.repository.folder):
+            sync_folder(above)  # a power cut must not take away the folder that marks were written in
         with self.store.read() as snapshot:
             core = trees.read_state(snapshot, live.state)
             time = self._time_of(snapshot, live)

@@ -462,6 +462,14 @@ impl State {
         attr.ctime = time;
     }
 
+    fn content_changed(&mut self, ino: Ino, size: u64, time: Time) {
+        let node = self.own(ino);
+        node.attr.size = size;
+        (node.attr.mtime, node.attr.ctime) = (time, time);
+        node.file_mut().expect("a file").changed = true;
+        self.tell_of(ino);
+    }
+
     /// Do what a record says: live, and when the journal is replayed.
     pub fn apply(&mut self, record: Record) -> Result<()> {
         match record {
@@ -499,11 +507,7 @@ impl State {
                 for piece in pieces {
                     self.put_piece(ino, piece);
                 }
-                let node = self.own(ino);
-                node.attr.size = size;
-                (node.attr.mtime, node.attr.ctime) = (time, time);
-                node.file_mut().expect("a file").changed = true;
-                self.tell_of(ino);
+                self.content_changed(ino, size, time);
                 Ok(())
             }
             Record::Cut { ino, size, time, tail } => {
@@ -511,11 +515,7 @@ impl State {
                 if let Some(piece) = tail {
                     self.put_piece(ino, piece);
                 }
-                let node = self.own(ino);
-                node.attr.size = size;
-                (node.attr.mtime, node.attr.ctime) = (time, time);
-                node.file_mut().expect("a file").changed = true;
-                self.tell_of(ino);
+                self.content_changed(ino, size, time);
                 Ok(())
             }
             Record::Set { ino, changes, time } => {
