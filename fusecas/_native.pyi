@@ -208,6 +208,19 @@ class Overlay:
         root: tree, times, inodes, first number. time: of what has none, and of the root.
         """
 
+    @staticmethod
+    def view(
+        root: tuple[bytes | None, bytes | None, bytes | None, int],
+        mode: int,
+        ext: bytes | None,
+        links: bytes | None,
+        time: tuple[int, int],
+        owner: tuple[int, int],
+        load: Callable[[bytes, int], Buffer],
+        read: Callable[[bytes, int, int | None], Buffer],
+    ) -> Overlay:
+        """A state that is only looked at: what would change it is refused with EROFS. It has no files."""
+
     @property
     def ranges(self) -> list[tuple[int, int, int | None]]:
         """What was done again: each range with its end."""
@@ -288,6 +301,45 @@ class Overlay:
 
     def thaw(self) -> None:
         """The frozen generation could not be stored: it is open again."""
+
+    def close_gate(self) -> None:
+        """From now on what would change something is refused with EAGAIN, until the gate is open again."""
+
+    def open_gate(self) -> None: ...
+    def wait_for_gate(self) -> None:
+        """Returns once the gate is open."""
+
+    def take_numbers(self, count: int) -> int:
+        """The first of so many numbers of inodes that nobody else is given."""
+
+    def fail(self) -> None:
+        """What the row of the workspace says is not what is here: EROFS until it is opened again."""
+
+    def end(self) -> None:
+        """The workspace is being removed: what would change something is refused with ENOENT."""
+
+    def go_on(self) -> None: ...
+    @property
+    def open_files(self) -> bool: ...
+    @property
+    def is_held(self) -> bool: ...
+    def contents_held(self, numbers: Sequence[int]) -> list[bytes]:
+        """The stored contents that only inodes without a name show, and those of `numbers`, which will have none."""
+
+    def rebase(
+        self,
+        root: tuple[bytes | None, bytes | None, bytes | None, int],
+        mode: int,
+        ext: bytes | None,
+        links: bytes | None,
+        time: tuple[int, int],
+        owner: tuple[int, int],
+        dirs: Sequence[tuple[int, tuple[Any, ...]]],
+        changes: Sequence[tuple[int, bytes, int | None, int | None, bool]],
+        lost: Sequence[int],
+    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bool]]]:
+        """Stand on another state, whose row is written: what the kernel must drop. The gate must be closed and nothing
+        uncommitted, or it is EBUSY."""
 
     def figures(self) -> tuple[int, int, int, int]:
         """(inodes held, inodes of the generations, inodes without a name, blocks in use)."""

@@ -172,6 +172,13 @@ def resolve_object(snapshot: "Snapshot", text: str) -> "ObjectId":
     return resolve_layer(snapshot, text)
 
 
+def check_message(message: str) -> None:
+    try:
+        message.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("the message is not UTF-8") from error
+
+
 # ---- lists
 
 

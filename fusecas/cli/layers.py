@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
+from fusecas.cli.asking import ask_of, deed_of, workspace_name
 from fusecas.cli.common import (
     FOLDER_PATH,
+    check_message,
     chosen,
     list_options,
     opened,
@@ -25,9 +27,12 @@ from fusecas.errors import RefNotFound, UsageError
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.store.history import HistoryEntry
+    from fusecas.store.importer import Imported
+    from fusecas.store.repository import Repository
     from fusecas.store.rows import Operation
     from fusecas.store.snapshot import Snapshot
     from fusecas.store.transaction import Transaction
+    from fusecas.workspace.importing import Placed
 
 
 OWNER = re.compile("[0-9]{1,10}")
@@ -55,7 +60,7 @@ def import_folder(
 
     Example: fusecas import src -m "vendor drop 4.2"
     """
-    from fusecas.store.layers import Deed, import_layer
+    from fusecas.workspace.importing import import_layer
 
     if message is not None:
         check_message(message)
@@ -68,7 +73,7 @@ def import_folder(
             trusted_xattrs=trusted_xattrs,
             skip_changed=skip_changed,
             move_head=not no_head,
-            deed=Deed(*call.deed()),
+            place=lambda imported: _place(repository, imported, message, call),
             progress=tell,
         )
     imported = found.imported
@@ -84,6 +89,8 @@ def import_folder(
             else:
                 print(f"layer {output.paint(output.short(found.layer), 'yellow')}")
                 print(f"{output.count(imported.files, 'file')}, {output.size_text(imported.size)}; {new}")
+    if found.aside and not call.as_json:
+        print("what was uncommitted is set aside; fusecas undo brings it back")
     return {
         "layer": output.hex_or_none(found.layer),
         "short": output.short(found.layer) or None,
@@ -99,11 +106,23 @@ def import_folder(
     }
 
 
-def check_message(message: str) -> None:
-    try:
-        message.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError("the message is not UTF-8") from error
+def _place(repository: "Repository", imported: "Imported", message: str | None, call: "Call") -> "Placed":
+    """Through whoever has the workspace open."""
+    from fusecas.store.ids import LayerId, ObjectId
+    from fusecas.workspace.importing import Placed
+
+    done = ask_of(
+        repository,
+        "put_layer",
+        ws=workspace_name(None),
+        verb="import",
+        state=imported.state.hex(),
+        times=output.hex_or_none(imported.times),
+        owner=imported.owner,
+        message=message,
+        **deed_of(call),
+    )
+    return Placed(LayerId(ObjectId(bytes.fromhex(done["layer"]))) if done["made"] else None, done["aside"])
 
 
 def parse_owner(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The workspace as a live directory: mount, umount, status, commit."""
+"""The workspace as a live directory: mount, umount."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
-from fusecas.client import Client, NoDaemon, to_exception
+from fusecas.client import Client, to_exception
 from fusecas.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -113,93 +113,4 @@ def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
     return {}
 
 
-@verb("status")
-def status(call: "Call", repo: Path | None) -> Any:
-    """What has changed since the last layer, and where the workspace is mounted.
-
-    Letters: A added, D removed, M modified, T another kind of file, m only modes or attributes.
-
-    Example: fusecas status --json
-    """
-    folder = repository_folder(repo)
-    try:
-        with Client(folder) as client:
-            found = client.call("status")
-    except NoDaemon:
-        found = _status_here(folder)
-    changes = [(letter, os.fsencode(path), is_directory) for letter, path, is_directory in found["changes"]]
-    if not call.as_json:
-        place = found["mountpoint"]
-        print(f"mounted at {output.printable(place)}" if place else "not mounted")
-        for letter, path, is_directory in changes:
-            colour = {"A": "green", "D": "red"}.get(letter, "yellow")
-            print(f"{output.paint(letter, colour)} {output.path_text(path) or '.'}{'/' if is_directory else ''}")
-        if not changes:
-            print("nothing uncommitted")
-    return {
-        "mountpoint": found["mountpoint"],
-        "workspace": found["workspace"],
-        "changes": [
-            {"letter": letter, **output.path_fields(path), "directory": is_directory}
-            for letter, path, is_directory in changes
-        ],
-    }
-
-
-def _status_here(folder: Path) -> dict[str, Any]:
-    from fusecas.store.repository import Repository
-    from fusecas.workspace.status import status as status_of
-    from fusecas.workspace.workspace import Workspace
-
-    with Repository.open(folder) as repository, repository.held_briefly():
-        workspace = Workspace(repository)
-        found = status_of(workspace)
-        return {
-            "mountpoint": None,
-            "workspace": workspace.name,
-            "changes": [[each.letter, os.fsdecode(each.path), each.is_directory] for each in found],
-        }
-
-
-@verb("commit")
-@click.option("-m", "--message", help="What to remember of it.")
-def commit(message: str | None, call: "Call", repo: Path | None) -> Any:
-    """Make a layer of what has changed. Mounted or not; when it returns, it survives power loss.
-
-    Example: fusecas commit -m "before the upgrade"
-    """
-    from fusecas.cli.layers import check_message
-
-    if message is not None:
-        check_message(message)
-    folder = repository_folder(repo)
-    argv, actor = call.deed()
-    try:
-        with Client(folder) as client:
-            words = [os.fsdecode(each) for each in argv]
-            done = client.call("commit", message=message, argv=words, actor=actor)
-    except NoDaemon:
-        done = _commit_here(folder, message, argv, actor)
-    if not call.as_json:
-        if done["layer"] is None:
-            print("nothing changed")
-        else:
-            print(f"layer {output.paint(output.short(bytes.fromhex(done['layer'])), 'yellow')}")
-    return {**done, "changed": done["layer"] is not None}
-
-
-def _commit_here(folder: Path, message: str | None, argv: tuple[bytes, ...], actor: str) -> dict[str, Any]:
-    from fusecas.store.repository import Repository
-    from fusecas.workspace.workspace import Workspace
-
-    with Repository.open(folder) as repository, repository.held_briefly():
-        done = Workspace(repository).commit(message, argv=argv, actor=actor)
-        return {
-            "layer": output.hex_or_none(done.layer),
-            "state": done.state.hex(),
-            "new_objects": done.new_objects,
-            "stored_bytes": done.stored_bytes,
-        }
-
-
-COMMANDS = {"mount": mount, "umount": umount, "status": status, "commit": commit}
+COMMANDS = {"mount": mount, "umount": umount}

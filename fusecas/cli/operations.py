@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from fusecas.store.snapshot import Snapshot
 
 
-class OperationVerbs(click.Group):
+class VerbGroup(click.Group):
+    """A verb of several words: it names the nearest one if it does not know the second."""
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.commands:
             near = output.nearest(args[0], self.commands)
-            raise UsageError(f"no verb 'op {args[0]}'", hint=near or "fusecas op --help lists the verbs")
+            raise UsageError(f"no verb '{self.name} {args[0]}'", hint=near or f"fusecas {self.name} --help lists them")
         return super().resolve_command(ctx, args)
 
 
-@click.command("op", cls=OperationVerbs, invoke_without_command=True)
+@click.command("op", cls=VerbGroup, invoke_without_command=True)
 @click.pass_context
 def op(ctx: click.Context) -> None:
     """What was done to this repository, by whom and when."""

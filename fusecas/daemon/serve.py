@@ -16,14 +16,14 @@ from typing import Any
 
 import trio
 
-from fusecas.daemon.control import Control, problem
+from fusecas.daemon.control import Control, Method, problem
 from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
 from fusecas.mount import device as devices
 from fusecas.mount.operations import Operations
 from fusecas.mount.session import MountSession
 from fusecas.store.repository import Repository
-from fusecas.workspace.status import status
-from fusecas.workspace.workspace import Committed, Workspace
+from fusecas.workspace.calls import CALLS, Call
+from fusecas.workspace.workspaces import Workspaces
 
 log = logging.getLogger("fusecas.daemon")
 PATIENCE = 10.0
@@ -35,16 +35,17 @@ class Daemon:
 
     def __init__(self, repository: Repository, mountpoint: Path, allow_other: bool) -> None:
         self._repository = repository
-        self._workspace = Workspace(repository)
+        self._workspaces = Workspaces(repository)
+        self._workspace = self._workspaces.get()
         self._disk = os.open(repository.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._mountpoint = mountpoint
         operations = Operations(self._workspace.overlay, self._disk)
         self._session = MountSession(operations, mountpoint, allow_other=allow_other)
-        self._workspace.flush_mappings_by(self._session.flush_mappings)
-        self._committing = trio.Lock()
+        self._workspace.caches = self._session
 
     async def run(self, ready: Any) -> None:
-        methods = {"status": self._status, "commit": self._commit, "umount": self._umount, "changes": self._changes}
+        methods: dict[str, Method] = {name: partial(self._call, call) for name, call in CALLS.items()}
+        methods |= {"status": self._status, "umount": self._umount}
         self._control = control = Control(self._repository.folder, methods)
         try:
             async with trio.open_nursery() as nursery:
@@ -58,7 +59,7 @@ class Daemon:
         finally:
             self._session.close()
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._workspace.close)
+                await trio.to_thread.run_sync(self._workspaces.close)
 
     async def _serve_requests(self, scope: trio.CancelScope) -> None:
         await self._session.serve()
@@ -92,34 +93,12 @@ class Daemon:
 
     # calls
 
+    async def _call(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
+        return await trio.to_thread.run_sync(call, self._workspaces, params)
+
     async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
-        found = await trio.to_thread.run_sync(status, self._workspace)
-        return {
-            "mountpoint": str(self._mountpoint),
-            "pid": os.getpid(),
-            "workspace": self._workspace.name,
-            "changes": [[each.letter, os.fsdecode(each.path), each.is_directory] for each in found],
-        }
-
-    async def _changes(self, params: dict[str, Any]) -> dict[str, Any]:
-        since = int(params.get("since", 0))
-        events = self._workspace.overlay.events(since)
-        paths = None if events is None else [[number, os.fsdecode(path)] for number, path in events]
-        return {"last": self._workspace.overlay.event, "changes": paths}
-
-    async def _commit(self, params: dict[str, Any]) -> dict[str, Any]:
-        argv = [each.encode(errors="surrogateescape") for each in params.get("argv", [])]
-        message, actor = params.get("message"), params.get("actor", "")
-        async with self._committing:
-            done: Committed = await trio.to_thread.run_sync(
-                partial(self._workspace.commit, message, argv=argv, actor=actor)
-            )
-        return {
-            "layer": None if done.layer is None else done.layer.hex(),
-            "state": done.state.hex(),
-            "new_objects": done.new_objects,
-            "stored_bytes": done.stored_bytes,
-        }
+        found = await self._call(CALLS["status"], params)
+        return {**found, "mountpoint": str(self._mountpoint), "pid": os.getpid()}
 
     async def _umount(self, params: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -36,7 +36,11 @@ def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, An
     @functools.wraps(handler)
     async def answer(*arguments: P.args, **options: P.kwargs) -> T:
         try:
-            return await handler(*arguments, **options)
+            while True:
+                try:
+                    return await handler(*arguments, **options)
+                except BlockingIOError:  # another state is being put in place: nothing has happened yet
+                    await arguments[0].until_open()  # type: ignore[attr-defined]
         except FUSEError:
             raise
         except OSError as error:
@@ -63,16 +67,19 @@ class Operations(pyfuse3.Operations):
         self._next_listing = 1
         self._writable: dict[int, int] = {}
 
+    async def until_open(self) -> None:
+        await trio.to_thread.run_sync(self._overlay.wait_for_gate)
+
     def writable_nodes(self) -> list[int]:
         """The kernel's numbers of files that are open for reading and writing: they may be mapped."""
-        return [self._node(ino) for ino in list(self._writable)]
+        return [self.node_of(ino) for ino in list(self._writable)]
 
     @staticmethod
     def _ino(node: int) -> int:
         return 0 if node == ROOT_NODE else node & ((1 << BITS) - 1)
 
     @staticmethod
-    def _node(ino: int) -> int:
+    def node_of(ino: int) -> int:
         return ROOT_NODE if ino == 0 else WORKSPACE << BITS | ino
 
     def _attributes(self, found: "_native.Attributes") -> EntryAttributes:

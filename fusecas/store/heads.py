@@ -1,13 +1,14 @@
 """Heads: where each workspace stands. A head, its live row and the operation that says so move in one transaction."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from fusecas.errors import Conflict, Damaged, RefNotFound
-from fusecas.store.ids import Kind, LayerId, ObjectId, StateId, WorkspaceNodeId
-from fusecas.store.kinds import State, Workspace
+from fusecas import _native
+from fusecas.errors import AlreadyExists, Conflict, Damaged, RefNotFound
+from fusecas.store.ids import Kind, LayerId, ObjectId, StateId, TimesId, WorkspaceNodeId
+from fusecas.store.kinds import Layer, State, Workspace
 from fusecas.store.names import check_name
-from fusecas.store.rows import Live, Move, Operation
+from fusecas.store.rows import Cursor, Live, Move, Operation
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
 
@@ -47,33 +48,81 @@ def create_head(
     owner: tuple[int, int],
     argv: Sequence[bytes],
     actor: str,
+    verb: str = "init",
 ) -> Head:
-    """A new workspace, empty, without a layer."""
+    """A new workspace, empty, without a layer. AlreadyExists if the name is taken."""
+    _refuse_taken(transaction, name)
     state = StateId(transaction.put_node(Kind.STATE, EMPTY_STATE.encode()))
     workspace = Workspace(id=workspace_id)
     node = WorkspaceNodeId(transaction.put_node(Kind.WORKSPACE, workspace.encode()))
     live = Live(layer=None, state=state, times=None, owner=owner)
     move = Move(NAMESPACE + check_name(name), None, node, None, live.pair)
-    transaction.operate("init", argv, actor, [move])
+    transaction.operate(verb, argv, actor, [move])
     transaction.set_live(workspace_id, live)
     return Head(name, node, workspace, live)
+
+
+def fork_head(
+    transaction: Transaction, source: Head, name: str, workspace_id: bytes, argv: Sequence[bytes], actor: str
+) -> None:
+    """A new workspace that stands where another one does. `source.live` is sealed: no journal stands on it."""
+    _refuse_taken(transaction, name)
+    live = source.live._replace(ranges=(), boot=None, needs=())
+    moved = transaction.get_ref(source.ref)
+    origin = (source.workspace.id, live.state, 0 if moved is None else moved.operation)
+    workspace = source.workspace._replace(id=workspace_id, forked_from=origin, pin=None)
+    node = WorkspaceNodeId(transaction.put_node(Kind.WORKSPACE, workspace.encode()))
+    transaction.operate("fork", argv, actor, [Move(NAMESPACE + name, None, node, None, live.pair)])
+    transaction.set_live(workspace_id, live)
+
+
+def remove_head(transaction: Transaction, head: Head, argv: Sequence[bytes], actor: str) -> None:
+    """The operation keeps where it stood."""
+    transaction.operate("ws rm", argv, actor, [Move(head.ref, head.id, None, head.live.pair, None)])
+    transaction.set_live(head.workspace.id, None)
+
+
+def _refuse_taken(transaction: Transaction, name: str) -> None:
+    if transaction.get_ref(NAMESPACE + check_name(name)) is not None:
+        raise AlreadyExists(f"workspace {name} is there already", hint="fusecas ws list")
 
 
 def advance(
     transaction: Transaction,
     head: Head,
-    layer: LayerId,
     live: Live,
     verb: str,
     argv: Sequence[bytes],
     actor: str,
+    cursor: Cursor | None = None,
 ) -> Operation:
-    """Move a head to a layer and its live row with it. Conflict if either has moved since it was read."""
+    """Move a head to where its new live row stands. Conflict if it has moved since it was read.
+
+    What `head.live` says is where the operation says that the workspace came from.
+    """
     now = transaction.get_live(head.workspace.id)
     if now is None or now.serial != head.live.serial:
         raise Conflict(f"workspace {head.name} has changed meanwhile", hint="look, and try again")
-    node: ObjectId = transaction.put_node(Kind.WORKSPACE, head.workspace._replace(layer=layer).encode())
+    node: ObjectId = transaction.put_node(Kind.WORKSPACE, head.workspace._replace(layer=live.layer).encode())
     move = Move(head.ref, head.id, node, head.live.pair, live.pair)
-    operation = transaction.operate(verb, argv, actor, [move])
+    operation = transaction.operate(verb, argv, actor, [move], cursor)
     transaction.set_live(head.workspace.id, live)
     return operation
+
+
+def add_layer(
+    transaction: Transaction, parent: LayerId | None, state: StateId, times: TimesId | None, **core: Any
+) -> LayerId:
+    """A layer on another one (or on nothing), with the times of its files."""
+    parents = () if parent is None else (parent,)
+    layer = LayerId(transaction.put_node(Kind.LAYER, Layer(parents, state, **core).encode()))
+    if times is not None:
+        transaction.set_layer_times(layer, times)
+    return layer
+
+
+def state_of(reader: Snapshot, layer: LayerId | None) -> StateId:
+    """The state of a layer; that of nothing is empty."""
+    if layer is None:
+        return StateId(ObjectId(_native.node_id(Kind.STATE, EMPTY_STATE.encode())))
+    return Layer.decode(reader.read_node(layer, Kind.LAYER)).state

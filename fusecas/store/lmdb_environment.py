@@ -65,7 +65,10 @@ class LmdbKV:
         with self._txn.cursor(self._tables[table]) as cursor:
             consumed, added = cursor.putmulti(items, overwrite=False, append=append)
         if consumed != added:
-            raise RuntimeError(f"{table}: {consumed - added} of {consumed} keys were there already or out of order")
+            raise errors.DamagedEnvironment(
+                f"{table}: {consumed - added} of {consumed} new keys are there already, or not behind the last one",
+                hint="fusecas verify",
+            )
 
     def delete(self, table: Table, key: bytes) -> bool:
         return bool(self._txn.delete(key, db=self._tables[table]))

@@ -256,8 +256,37 @@ class Move(NamedTuple):
         )
 
 
+class Position(NamedTuple):
+    """Where a workspace stood: before or after an operation."""
+
+    operation: int
+    after: bool
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        operation, after = items_of(value, 2)
+        if not isinstance(after, bool):
+            raise ValueError("neither before nor after")
+        return cls(a_number(operation), after)
+
+
+class Cursor(NamedTuple):
+    """Where undo and redo have gone to: the end of what can be redone, and the place within it."""
+
+    top: Position
+    at: Position
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        top, at = items_of(value, 2)
+        return cls(Position.of(top), Position.of(at))
+
+
 class Operation(NamedTuple):
-    """What somebody did: one verb and every ref that it moved. Its number is its serial."""
+    """What somebody did: one verb and every ref that it moved. Its number is its serial.
+
+    `cursor`: of an undo or a redo, which only move it; in it the number 0 means this operation itself.
+    """
 
     number: int
     verb: str
@@ -265,6 +294,7 @@ class Operation(NamedTuple):
     actor: str
     time: int
     moves: tuple[Move, ...]
+    cursor: Cursor | None = None
 
     def encode(self) -> bytes:
         return _native.cbor_encode(
@@ -274,13 +304,14 @@ class Operation(NamedTuple):
                 "actor": self.actor,
                 "time": self.time,
                 "moves": [move.as_list() for move in self.moves],
+                "cursor": None if self.cursor is None else [list(each) for each in self.cursor],
             }
         )
 
     @classmethod
     def decode(cls, number: int, value: Value) -> Self:
         with reading(f"operation {number}"):
-            fields = fields_of(value, "verb", "argv", "actor", "time", "moves")
+            fields = fields_of(value, "verb", "argv", "actor", "time", "moves", "cursor")
             argv = fields["argv"]
             if not isinstance(argv, list) or not all(isinstance(each, bytes) for each in argv):
                 raise ValueError("argv is not a list of byte strings")
@@ -288,7 +319,8 @@ class Operation(NamedTuple):
                 raise ValueError("moves is no list")
             moves = tuple(Move.of(each) for each in fields["moves"])
             time = a_number(fields["time"])
-            return cls(number, a_text(fields["verb"]), tuple(argv), a_text(fields["actor"]), time, moves)
+            cursor = None if fields["cursor"] is None else Cursor.of(fields["cursor"])
+            return cls(number, a_text(fields["verb"]), tuple(argv), a_text(fields["actor"]), time, moves, cursor)
 
     def move_of(self, ref: str) -> Move | None:
         return next((each for each in self.moves if each.ref == ref), None)

@@ -241,10 +241,12 @@ class Snapshot:
         for key, value in self.kv.scan_back(Table.OPS):
             yield Operation.decode(to_u64(key), value)
 
-    def ref_operations_back(self, name: str) -> Iterator[Operation]:
-        """The operations that moved a ref, newest first; they outlive the ref."""
+    def ref_operations_back(self, name: str, before: int | None = None) -> Iterator[Operation]:
+        """The operations that moved a ref (before one), newest first; they outlive the ref."""
         prefix = ref_key(name) + b"\0"
-        for key, _ in self.kv.scan_back(Table.REF_OPS, ref_key(name) + b"\1"):
+        for key, _ in self.kv.scan_back(
+            Table.REF_OPS, ref_key(name) + b"\1" if before is None else prefix + u64(before)
+        ):
             if not key.startswith(prefix) or len(key) != len(prefix) + 8:
                 return
             found = self.operation(to_u64(key[-8:]))

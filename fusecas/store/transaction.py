@@ -15,7 +15,7 @@ from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV
 from fusecas.store.ids import ContentId, Kind, LayerId, ObjectId, TimesId
 from fusecas.store.names import check_ref
-from fusecas.store.rows import LayerTimes, Live, Move, Operation, Recent, RefRow
+from fusecas.store.rows import Cursor, LayerTimes, Live, Move, Operation, Recent, RefRow
 from fusecas.store.snapshot import Snapshot, ref_key
 from fusecas.store.tables import ROOT_TABLES, Table, u64
 
@@ -136,7 +136,9 @@ class Transaction(Snapshot):
         self.kv.put(Table.RECENT, u64(serial), Recent(ROOT_TABLES.index(table), key).encode())
         return serial
 
-    def operate(self, verb: str, argv: Sequence[bytes], actor: str, moves: Sequence[Move]) -> Operation:
+    def operate(
+        self, verb: str, argv: Sequence[bytes], actor: str, moves: Sequence[Move], cursor: Cursor | None = None
+    ) -> Operation:
         """Move refs and write the operation that says so. Conflict, and nothing, if one is no longer at its `old`."""
         number = packs.next_serial(self.kv)
         last = next(self.operations_back(), None)
@@ -144,7 +146,7 @@ class Transaction(Snapshot):
             raise DamagedEnvironment(f"serial {number} was given out before: the counter of the store has gone back")
         now = time.time_ns() // MICROSECOND * MICROSECOND
         moment = now if last is None else max(now, last.time + MICROSECOND)
-        operation = Operation(number, verb, tuple(argv), actor, moment, tuple(moves))
+        operation = Operation(number, verb, tuple(argv), actor, moment, tuple(moves), cursor)
         for move in moves:
             self.set_ref(move.ref, move.new, move.old, number)
             for each in move.roots():

@@ -13,19 +13,10 @@ from fusecas.store import prolly, trees
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LinksId, ObjectId, StateId, TreeId
 from fusecas.store.kinds import Entry, EntryKind, State
 from fusecas.store.prolly import LeafEntry, Loader, Saver
+from fusecas.workspace import sides
+from fusecas.workspace.sides import ROOT, DirIds, clamped
 
-ROOT = 0
 INLINE_XATTR = 256
-OLDEST, NEWEST = -(1 << 63), (1 << 64) - 1
-
-
-class DirIds(NamedTuple):
-    """A directory in the store: its tree and the side trees beside it; `first`: its numbers, where `inodes` is None."""
-
-    tree: bytes | None
-    times: bytes | None
-    inodes: bytes | None
-    first: int
 
 
 class Changed(NamedTuple):
@@ -92,7 +83,7 @@ class Sealer:
         self._nodes = nodes
         self._contents = contents
         self._owner = owner
-        self._time = time
+        self._fallback = clamped(time)
         self._load = load
         self._save = save
         self._below: dict[int, dict[bytes, int]] = {}
@@ -148,8 +139,8 @@ class Sealer:
         if node.ino == ROOT:
             in_times[b""] = (b"", clamped(node.mtime), None)
             in_inodes[b""] = (b"", ROOT, clamped(node.ctime), None)
-        old_times = base.times if base.times is not None else self._implied_times(base)
-        old_inodes = base.inodes if base.inodes is not None else self._implied_inodes(base)
+        old_times = sides.written_times(base, self._fallback, self._load, self._save)
+        old_inodes = sides.written_inodes(base, self._fallback, self._load, self._save)
         tree = self._edit(Kind.TREE, base.tree, in_tree)
         return DirIds(
             tree,
@@ -160,24 +151,6 @@ class Sealer:
 
     def _edit(self, kind: Kind, root: bytes | None, changes: dict[bytes, LeafEntry | None]) -> bytes | None:
         return prolly.edit(kind, root, changes, self._load, self._save) if changes else root
-
-    def _implied_times(self, base: DirIds) -> bytes | None:
-        """The times of a directory that had none until now."""
-        time = clamped(self._time)
-        return prolly.build(Kind.TIMES, ((entry.name, time, None) for entry in self._entries(base)), self._save)
-
-    def _implied_inodes(self, base: DirIds) -> bytes | None:
-        """The numbers of a directory that had none written down: in the order of a walk, changed when last modified."""
-        mtimes = {entry[0]: entry[1] for entry in prolly.entries(Kind.TIMES, base.times, self._load)}
-        made: list[LeafEntry] = []
-        number = base.first
-        for entry in self._entries(base):
-            made.append((entry.name, number, mtimes.get(entry.name, clamped(self._time)), None))
-            number += 1 + (entry.count if entry.is_directory else 0)
-        return prolly.build(Kind.INODES, made, self._save)
-
-    def _entries(self, base: DirIds) -> Iterator[Entry]:
-        return map(Entry._make, prolly.entries(Kind.TREE, base.tree, self._load))
 
     def _entry(self, name: bytes, node: Changed) -> Entry:
         ext = self._ext(node, linked=len(node.places) > 1)
@@ -274,7 +247,3 @@ class Sealer:
         number = here.first + before if inode is None else inode[1]
         side = [None if each is None else each[-1] for each in (times, inode)]
         return DirIds(found.target, side[0], side[1], number + 1), number
-
-
-def clamped(time: int) -> int:
-    return min(max(time, OLDEST), NEWEST)

@@ -5,7 +5,8 @@ import pytest
 from fusecas.cli.program import SECTIONS, VERBS
 from tests.cli.calling import Place
 
-CALLS = [verb if verb != "op" else "op log" for verb in VERBS]
+GROUPS = {"op": ["op log"], "ws": ["ws list", "ws create", "ws rm"]}
+CALLS = [call for verb in VERBS for call in GROUPS.get(verb, [verb])]
 
 
 def test_help_groups_every_verb_by_what_people_do(empty: Place) -> None:
@@ -23,7 +24,7 @@ def test_a_verb_has_a_summary_and_an_example(empty: Place, call: str) -> None:
     assert all(option in said for option in ("--repo", "--json"))
 
 
-@pytest.mark.parametrize("call", ["log", "history", "ls", "tags", "op log", "closure", "refs"])
+@pytest.mark.parametrize("call", ["log", "history", "ls", "tags", "op log", "ws list", "closure", "refs"])
 def test_lists_take_the_same_options(empty: Place, call: str) -> None:
     said = empty.ok(*call.split(), "--help").text
     assert all(option in said for option in ("--sort", "--desc", "--limit", "--offset"))

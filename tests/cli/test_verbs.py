@@ -259,6 +259,7 @@ def test_what_was_put_goes_when_nothing_needs_it(place: Place) -> None:
 
 
 def test_a_dry_run_of_gc_removes_nothing(place: Place) -> None:
+    place.ok("gc", "--min-age", "0")
     content = place.ok("put", "-", input=b"still there").text.strip()
     assert place.ok("gc", "--min-age", "0", "--dry-run").text.startswith("would remove 1 object")
     assert place.ok("has", content).text == "yes\n"

@@ -87,7 +87,11 @@ def test_what_is_uncommitted_stays_over_an_umount(mounted: Mounted) -> None:
     (mounted.work / "uncommitted").write_text("here")
     mounted.umount()
     assert mounted.changes() == {"uncommitted": "A"}
-    assert mounted.run("import", ".").code == 4, "it must not be overwritten"
+    source = mounted.folder / "source"
+    source.mkdir()
+    (source / "other").write_text("other")
+    assert "set aside" in mounted.ok("import", "source").text
+    mounted.ok("undo")
     mounted.mount()
     assert (mounted.work / "uncommitted").read_text() == "here"
 

@@ -16,7 +16,6 @@ from fusecas.store.environment import KV
 from fusecas.store.gc import collect
 from fusecas.store.ids import Kind, LayerId, ObjectId
 from fusecas.store.importer import import_tree
-from fusecas.store.layers import Deed, import_layer
 from fusecas.store.repository import Repository
 from fusecas.store.rows import Row
 from fusecas.store.snapshot import Snapshot
@@ -24,6 +23,7 @@ from fusecas.store.stats import measure
 from fusecas.store.store import Store
 from fusecas.store.tables import Table, u64
 from fusecas.store.verify import verify, verify_here
+from fusecas.workspace.importing import Deed, import_layer
 from tests.store.making import in_an_hour, noise
 
 

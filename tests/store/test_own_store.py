@@ -9,15 +9,15 @@ import pytest
 
 from fusecas.errors import Refused, UsageError
 from fusecas.store.exporter import export_tree
-from fusecas.store.layers import import_layer
 from fusecas.store.repository import Repository, own_files
 from fusecas.store.revisions import Revision, resolve
 from fusecas.store.verify import verify
+from fusecas.workspace.importing import import_layer
 
 LOCKS = """
 import os, sys
 from pathlib import Path
-from fusecas.store.layers import import_layer
+from fusecas.workspace.importing import import_layer
 from fusecas.store.repository import Repository
 
 def locks(folder):

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from fusecas.errors import Conflict
+from fusecas.errors import Conflict, Refused
 from fusecas.store import heads, trees
+from fusecas.store.ids import LayerId
 from fusecas.store.repository import Repository
+from fusecas.store.revisions import resolve
+from fusecas.store.snapshot import Snapshot
 from fusecas.store.verify import verify
+from fusecas.workspace.target import Target
 from fusecas.workspace.workspace import Workspace
 
 FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
@@ -39,6 +44,11 @@ class OverlayMachine(RuleBasedStateMachine):
         self.workspace = Workspace(self.repository)
         self.root = Folder()
         self.held: list[int] = []
+        self.open: list[tuple[int, bytearray]] = []
+        self.layers: list[tuple[LayerId | None, Folder]] = [(None, Folder())]
+        self.past: list[tuple[LayerId | None, Folder]] = [(None, Folder())]
+        self.at = 0
+        self.layer: LayerId | None = None
 
     def teardown(self) -> None:
         report = verify(self.repository.store)
@@ -142,11 +152,10 @@ class OverlayMachine(RuleBasedStateMachine):
         except OSError as error:
             assert error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
             return
-        assert name in here
         moved = here[name]
         if exchange:
             here[name], there[new] = there[new], moved
-        elif not (here is there and name == new):
+        elif there.get(new) is not moved:  # of two links to one file nothing happens
             del here[name]
             there[new] = moved
 
@@ -159,9 +168,90 @@ class OverlayMachine(RuleBasedStateMachine):
             self.held.append(found[0])
             there[new] = found[1]
 
+    @rule(path=st.lists(NAMES, max_size=2), name=NAMES)
+    def open_a_file(self, path: list[bytes], name: bytes) -> None:
+        found = self.file(path, name)
+        if found is not None:
+            self.overlay.opened(found[0])
+            self.open.append(found)
+
+    @rule()
+    def close_all(self) -> None:
+        for ino, _ in self.open:
+            self.overlay.closed(ino)
+        self.open.clear()
+
+    # where it stood: what undo and redo move in
+
+    def now(self) -> tuple[LayerId | None, Folder]:
+        return self.layer, deepcopy(self.root)
+
+    def with_edits(self) -> list[tuple[LayerId | None, Folder]]:
+        """The past up to where we are, with what was edited since as its last step."""
+        past = self.past[: self.at + 1]
+        return past if past[-1] == self.now() else [*past, self.now()]
+
+    def arrive(self, layer: LayerId | None, root: Folder) -> None:
+        self.layer, self.root = layer, deepcopy(root)
+        for number, (ino, _) in enumerate(self.open):
+            path = self.overlay.path(ino)
+            if self.overlay.getattr(ino)[2] and path is not None:  # it has stayed: what is written there is seen here
+                here: Any = self.root
+                for name in path.split(b"/"):
+                    here = here[name]
+                self.open[number] = (ino, here)
+
     @rule()
     def commit(self) -> None:
-        self.workspace.commit("step")
+        made = self.workspace.commit("step").layer
+        if made is not None:
+            past = self.with_edits()
+            self.layer = made
+            self.layers.append(self.now())
+            self.past, self.at = [*past, self.now()], len(past)
+
+    @rule(which=st.integers(0, 1000))
+    def checkout(self, which: int) -> None:
+        layer, root = self.layers[which % len(self.layers)]
+        if (layer, root) == self.now():
+            return
+        text = "@empty" if layer is None else layer.hex()
+
+        def find(snapshot: Snapshot) -> Target:
+            found = resolve(snapshot, text)
+            return Target(found.layer, found.state, found.times)
+
+        past = self.with_edits()
+        self.workspace.checkout(find)
+        self.arrive(layer, root)
+        self.past, self.at = [*past, self.now()], len(past)
+
+    @rule()
+    def undo(self) -> None:
+        past = self.with_edits()
+        here = len(past) - 1
+        earlier = [at for at in range(here) if past[at] != past[here]]
+        try:
+            self.workspace.undo()
+        except Refused:
+            assert not earlier
+            return
+        if here > self.at or self.past[self.at] != self.now():
+            self.past = past  # the edits are its end now: what could be redone is not there any more
+        self.at = earlier[-1]
+        self.arrive(*self.past[self.at])
+
+    @rule()
+    def redo(self) -> None:
+        later = [at for at in range(self.at + 1, len(self.past)) if self.past[at] != self.past[self.at]]
+        try:
+            self.workspace.redo()
+        except Refused:
+            assert not later or self.past[self.at] != self.now()
+            return
+        assert self.past[self.at] == self.now()
+        self.at = later[0]
+        self.arrive(*self.past[self.at])
 
     @rule()
     def a_seal_that_fails(self) -> None:
@@ -176,6 +266,7 @@ class OverlayMachine(RuleBasedStateMachine):
     def crash(self) -> None:
         """The process dies: nothing is said to anybody. What was acknowledged is there."""
         self.held.clear()
+        self.open.clear()
         self.workspace = Workspace(self.repository)
 
     @rule()
@@ -188,6 +279,8 @@ class OverlayMachine(RuleBasedStateMachine):
     @invariant()
     def they_are_the_same(self) -> None:
         self.compare(0, self.root)
+        for ino, expected in self.open:
+            assert self.overlay.read(ino, 0, len(expected) + 1) == bytes(expected)
 
     def compare(self, ino: int, model: Folder) -> None:
         assert [name for name, _ in self.overlay.names(ino)] == sorted(model)

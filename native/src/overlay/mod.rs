@@ -10,6 +10,7 @@ pub mod mark;
 pub mod node;
 pub mod ops;
 pub mod python;
+pub mod rebase;
 pub mod record;
 pub mod replay;
 pub mod seal;

@@ -54,8 +54,14 @@ fn check_name(parent: Ino, name: &[u8]) -> Result<()> {
 
 impl State {
     fn check_writable(&self) -> Result<()> {
-        if self.failed {
+        if self.failed || self.read_only {
             return refuse(Errno::ROFS);
+        }
+        if self.ended {
+            return refuse(Errno::NOENT);
+        }
+        if self.gated {
+            return refuse(Errno::AGAIN);
         }
         Ok(())
     }

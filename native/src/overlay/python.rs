@@ -1,9 +1,12 @@
 //! The overlay for Python: one object a workspace, thread-safe; every call lets go of the GIL.
 
+use super::arena::Arena;
 use super::base::{Base, BaseDir, Known};
+use super::journal::Journal;
 use super::mark::Marks;
 use super::node::{kind_of_mode, Attr, Body, Node, XattrValue};
 use super::ops::Making;
+use super::rebase::{Change, Next, Rebase, Stale};
 use super::record::Changes;
 use super::replay::{self, files_of, Opening, Range};
 use super::seal::Stored;
@@ -28,7 +31,8 @@ const TRIES: usize = 10_000;
 
 /// Marks under way: who wants one waits for the next that begins.
 struct Marking {
-    marks: Marks,
+    /// None for what is read-only.
+    marks: Option<Marks>,
     begun: u64,
     done: u64,
     running: bool,
@@ -36,6 +40,7 @@ struct Marking {
 
 struct Core {
     state: Mutex<State>,
+    ungated: Condvar,
     marking: Mutex<Marking>,
     marked: Condvar,
     folder: OwnedFd,
@@ -63,6 +68,18 @@ fn to_error(stop: Stop) -> PyErr {
 }
 
 impl Core {
+    fn new(state: State, marks: Option<Marks>, folder: OwnedFd, load: Py<PyAny>, read: Py<PyAny>) -> Core {
+        Core {
+            state: Mutex::new(state),
+            ungated: Condvar::new(),
+            marking: Mutex::new(Marking { marks, begun: 0, done: 0, running: false }),
+            marked: Condvar::new(),
+            folder,
+            load,
+            read,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in the middle of an operation may have left half of it: then nothing more is served.
         self.state.lock().expect("an operation on the overlay has panicked")
@@ -97,6 +114,39 @@ impl Core {
         Err(PyValueError::new_err("a base that never loads what it is asked for"))
     }
 
+    /// All that must be known is loaded first, with nothing locked in between; then it happens at once.
+    fn rebase(&self, rebase: Rebase) -> PyResult<Stale> {
+        let rebase = Mutex::new(rebase);
+        let mut from = 0;
+        loop {
+            let mut state = self.lock();
+            if !state.gated || !state.is_clean() {
+                return Err(to_errno(Errno::BUSY));
+            }
+            let mut next = rebase.lock().expect("held by nobody else").next(&state, from);
+            if matches!(next, Next::Ready) && from > 0 {
+                // Somebody may have looked up meanwhile what had been passed already.
+                next = rebase.lock().expect("held by nobody else").next(&state, 0);
+            }
+            if matches!(next, Next::Ready) {
+                return Ok(rebase.into_inner().expect("held by nobody else").apply(&mut state));
+            }
+            drop(state);
+            self.run_detached(|state| {
+                let mut rebase = rebase.lock().expect("held by nobody else");
+                match next {
+                    Next::Renew(at) => rebase.renew(state, at),
+                    Next::Below(_, dir) => rebase.list_below(state, dir),
+                    Next::Ready => Ok(()),
+                }
+            })?;
+            from = match next {
+                Next::Renew(at) | Next::Below(at, _) => at,
+                Next::Ready => from,
+            };
+        }
+    }
+
     fn load_node(&self, py: Python<'_>, kind: u8, id: &Id) -> PyResult<Vec<u8>> {
         let data: Lent = self.load.call1(py, (PyBytes::new(py, id), kind))?.extract(py)?;
         Ok(data.as_slice().to_vec())
@@ -116,6 +166,9 @@ impl Core {
     /// A mark that begins after now is durable when this returns.
     fn mark(&self) -> Result<(), Errno> {
         let mut marking = self.marking.lock().expect("marking has panicked");
+        if marking.marks.is_none() {
+            return Ok(());
+        }
         let wanted = marking.begun + 1;
         while marking.done < wanted {
             if marking.running {
@@ -130,7 +183,7 @@ impl Core {
             marking = self.marking.lock().expect("marking has panicked");
             marking.running = false;
             let written = synced.and_then(|(stream, position, epoch)| {
-                marking.marks.write(stream, position)?;
+                marking.marks.as_mut().map_or(Ok(()), |marks| marks.write(stream, position))?;
                 Ok(epoch)
             });
             self.marked.notify_all();
@@ -214,6 +267,22 @@ fn bytes_or_none<'py>(py: Python<'py>, id: Option<Id>) -> Option<Bound<'py, PyBy
     id.map(|id| PyBytes::new(py, &id))
 }
 
+/// A state to stand on, and its root as an inode. `time`: of what has none; of the root.
+fn base_and_root(
+    root: DirIds,
+    mode: u16,
+    ext: Option<Vec<u8>>,
+    links: Option<Vec<u8>>,
+    time: (i128, i128),
+    owner: (u32, u32),
+) -> PyResult<(Base, Node)> {
+    let dir = base_dir(root)?;
+    let base = Base { root: dir, links: optional_id(links)?, time: time.0 };
+    let known = Known { kind: 2, mode, target: None, size: 0, count: 0, ext: ext.map(|ext| ext.as_slice().into()) };
+    let child = super::base::Child { ino: ROOT, known, mtime: time.1, ctime: time.1.max(time.0), dir };
+    Ok((base, Node::of_base(&child, owner, Vec::new()).map_err(to_error)?))
+}
+
 #[pymethods]
 impl Overlay {
     /// Open a workspace's files and do again what its journal holds.
@@ -235,26 +304,14 @@ impl Overlay {
         load: Py<PyAny>,
         read: Py<PyAny>,
     ) -> PyResult<Overlay> {
-        let dir = base_dir(root)?;
-        let base = Base { root: dir, links: optional_id(links)?, time: time.0 };
-        let known = Known { kind: 2, mode, target: None, size: 0, count: 0, ext: ext.map(|ext| ext.as_slice().into()) };
-        let child = super::base::Child { ino: ROOT, known, mtime: time.1, ctime: time.1.max(time.0), dir };
-        let root = Node::of_base(&child, owner, Vec::new()).map_err(to_error)?;
+        let (base, root) = base_and_root(root, mode, ext, links, time, owner)?;
         let ranges = ranges.into_iter().map(|(stream, start, end)| Range { stream, start, end }).collect();
         let folder =
             fs::open(&folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(to_errno)?;
         let opening = Opening { base, owner, root, next, ranges, same_boot };
         let opened = py.detach(|| replay::open(&folder, opening)).map_err(to_error)?;
         let stream = opened.state.journal.stream();
-        let marking = Marking { marks: opened.marks, begun: 0, done: 0, running: false };
-        let core = Core {
-            state: Mutex::new(opened.state),
-            marking: Mutex::new(marking),
-            marked: Condvar::new(),
-            folder,
-            load,
-            read,
-        };
+        let core = Core::new(opened.state, Some(opened.marks), folder, load, read);
         py.detach(|| {
             for record in &opened.records {
                 core.run_detached(|state| state.replay(record))?;
@@ -262,6 +319,29 @@ impl Overlay {
             core.run_detached(|state| state.claim_blocks())
         })?;
         Ok(Overlay { core: Arc::new(core), ranges: opened.ranges, stream })
+    }
+
+    /// A state that is only looked at: what would change it is refused with EROFS. It has no files.
+    #[staticmethod]
+    #[allow(clippy::too_many_arguments)] // what a state says
+    fn view(
+        root: DirIds,
+        mode: u16,
+        ext: Option<Vec<u8>>,
+        links: Option<Vec<u8>>,
+        time: (i128, i128),
+        owner: (u32, u32),
+        load: Py<PyAny>,
+        read: Py<PyAny>,
+    ) -> PyResult<Overlay> {
+        let (base, root) = base_and_root(root, mode, ext, links, time, owner)?;
+        let open = || fs::open(c"/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let journal = Journal::begin(open().map_err(to_errno)?, 0);
+        let arena = Arena::open(open().map_err(to_errno)?, &[]).map_err(to_errno)?;
+        let mut state = State::new(base, owner, root, ROOT + 1, journal, arena);
+        state.read_only = true;
+        let core = Core::new(state, None, open().map_err(to_errno)?, load, read);
+        Ok(Overlay { core: Arc::new(core), ranges: Vec::new(), stream: 0 })
     }
 
     /// What was done again: (stream, start, end) of each range, and the new stream that comes after them.
@@ -590,6 +670,106 @@ impl Overlay {
     /// The frozen generation could not be stored: it is open again.
     fn thaw(&self, py: Python<'_>) {
         py.detach(|| self.core.lock().thaw());
+    }
+
+    // another state
+
+    /// From now on what would change something is refused with EAGAIN, until the gate is open again.
+    fn close_gate(&self, py: Python<'_>) {
+        py.detach(|| self.core.lock().gated = true);
+    }
+
+    fn open_gate(&self, py: Python<'_>) {
+        py.detach(|| self.core.lock().gated = false);
+        self.core.ungated.notify_all();
+    }
+
+    /// Returns once the gate is open.
+    fn wait_for_gate(&self, py: Python<'_>) {
+        py.detach(|| {
+            let mut state = self.core.lock();
+            while state.gated {
+                state = self.core.ungated.wait(state).expect("an operation on the overlay has panicked");
+            }
+        });
+    }
+
+    /// The first of so many numbers of inodes that nobody else is given.
+    fn take_numbers(&self, py: Python<'_>, count: u64) -> Ino {
+        py.detach(|| {
+            let mut state = self.core.lock();
+            let first = state.next;
+            state.next += count;
+            first
+        })
+    }
+
+    /// What the row of the workspace says is not what is here: nothing is changed any more until it is opened again.
+    fn fail(&self, py: Python<'_>) {
+        py.detach(|| self.core.lock().failed = true);
+    }
+
+    /// The workspace is being removed: what would change something is refused with ENOENT.
+    fn end(&self, py: Python<'_>) {
+        py.detach(|| self.core.lock().ended = true);
+    }
+
+    /// It was not removed after all.
+    fn go_on(&self, py: Python<'_>) {
+        py.detach(|| self.core.lock().ended = false);
+    }
+
+    /// Whether somebody has a file or a listing open.
+    #[getter]
+    fn open_files(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.core.lock().held.values().any(|held| held.opens > 0))
+    }
+
+    /// Whether the kernel refers to anything but the root.
+    #[getter]
+    fn is_held(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.core.lock().held.len() > 1)
+    }
+
+    /// The stored contents that only inodes without a name still show, and those that `numbers` will.
+    fn contents_held<'py>(&self, py: Python<'py>, numbers: Vec<Ino>) -> Vec<Bound<'py, PyBytes>> {
+        let found = py.detach(|| {
+            let state = self.core.lock();
+            let leaving = numbers.iter().filter_map(|ino| state.held.get(ino)?.clean.as_ref());
+            let held = state.orphans.values().chain(leaving);
+            held.filter_map(|node| node.file()?.base).collect::<std::collections::BTreeSet<Id>>()
+        });
+        found.iter().map(|id| PyBytes::new(py, id)).collect()
+    }
+
+    /// Stand on another state, whose row is written: (names, (inode, whether its pages and listings, too)) that the
+    /// kernel must drop. The gate is closed and nothing is uncommitted, or EBUSY.
+    #[pyo3(signature = (root, mode, ext, links, time, owner, dirs, changes, lost))]
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)] // what a live row and its state say
+    fn rebase<'py>(
+        &self,
+        py: Python<'py>,
+        root: DirIds,
+        mode: u16,
+        ext: Option<Vec<u8>>,
+        links: Option<Vec<u8>>,
+        time: (i128, i128),
+        owner: (u32, u32),
+        dirs: Vec<(Ino, DirIds)>,
+        changes: Vec<(Ino, Vec<u8>, Option<Ino>, Option<Ino>, bool)>,
+        lost: Vec<Ino>,
+    ) -> PyResult<(Vec<(Ino, Bound<'py, PyBytes>)>, Vec<(Ino, bool)>)> {
+        let (base, root) = base_and_root(root, mode, ext, links, time, owner)?;
+        let dirs = dirs.into_iter().map(|(ino, ids)| Ok((ino, base_dir(ids)?))).collect::<PyResult<_>>()?;
+        let mut rebase = Rebase::new(base, owner, root, dirs);
+        rebase.changes = changes
+            .into_iter()
+            .map(|(parent, name, old, new, shows)| Change { parent, name: name.as_slice().into(), old, new, shows })
+            .collect();
+        rebase.lost = lost;
+        let stale = py.detach(|| self.core.rebase(rebase))?;
+        let names = stale.names.iter().map(|(parent, name)| (*parent, PyBytes::new(py, name))).collect();
+        Ok((names, stale.inodes))
     }
 
     /// (inodes held by others, inodes of the generations, orphans, blocks in use)

@@ -60,6 +60,12 @@ pub struct State {
     pub replaying: bool,
     /// A failed sync: nothing more is written until the workspace is opened again.
     pub failed: bool,
+    /// A layer that is only looked at.
+    pub read_only: bool,
+    /// Nobody may change anything for a moment: another state is being put in place.
+    pub gated: bool,
+    /// The workspace is no more: nothing can be changed in it.
+    pub ended: bool,
     /// Stored bytes that were loaded for the operation that is running.
     pub supplied: HashMap<(Id, u64, u64), Vec<u8>>,
     /// Hard links of the base by group, once somebody needed them.
@@ -91,6 +97,9 @@ impl State {
             event: 0,
             replaying: false,
             failed: false,
+            read_only: false,
+            gated: false,
+            ended: false,
             supplied: HashMap::new(),
             groups: None,
             fresh: Vec::new(),
@@ -618,6 +627,21 @@ impl State {
             self.held.remove(&ino);
         }
         Ok(())
+    }
+
+    /// An inode of the base that the next base has not. Whether somebody still holds it: then it is an orphan.
+    pub fn lose_all_names(&mut self, ino: Ino) -> bool {
+        let Some(mut node) = self.held.get_mut(&ino).and_then(|held| held.clean.take()) else { return false };
+        let lighter = self.unpin(Some(&node));
+        let is_held = self.is_held(ino);
+        if is_held {
+            node.places.clear();
+            node.attr.nlink = 0;
+            self.orphans.insert(ino, node);
+        }
+        self.let_go(ino);
+        lighter.into_iter().for_each(|above| self.let_go(above));
+        is_held
     }
 
     // blocks

@@ -1,0 +1,139 @@
+"""What is done in a workspace: status, commit, checkout, undo, redo."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusecas.cli import output
+from fusecas.cli.asking import ask, deed_of, workspace_name, ws_option
+from fusecas.cli.common import check_message, reading, repository_folder, verb
+
+if TYPE_CHECKING:
+    from fusecas.cli.call import Call
+
+COLOURS = {"A": "green", "D": "red"}
+
+
+@verb("status")
+@ws_option
+def status(ws: str | None, call: "Call", repo: Path | None) -> Any:
+    """What has changed since the last layer, and where the workspace is mounted.
+
+    Letters: A added, D removed, M modified, T another kind of file, m only modes or attributes.
+
+    Example: fusecas status --json
+    """
+    found = ask(repository_folder(repo), "status", ws=workspace_name(ws))
+    changes = [(letter, os.fsencode(path), is_directory) for letter, path, is_directory in found["changes"]]
+    place = found.get("mountpoint")
+    if not call.as_json:
+        print(f"{found['workspace']}, mounted at {output.printable(place)}" if place else "not mounted")
+        for letter, path, is_directory in changes:
+            sign = output.paint(letter, COLOURS.get(letter, "yellow"))
+            print(f"{sign} {output.path_text(path) or '.'}{'/' if is_directory else ''}")
+        if not changes:
+            print("nothing uncommitted")
+    return {
+        "mountpoint": place,
+        "workspace": found["workspace"],
+        "changes": [
+            {"letter": letter, **output.path_fields(path), "directory": is_directory}
+            for letter, path, is_directory in changes
+        ],
+    }
+
+
+@verb("commit")
+@click.option("-m", "--message", help="What to remember of it.")
+@ws_option
+def commit(message: str | None, ws: str | None, call: "Call", repo: Path | None) -> Any:
+    """Make a layer of what has changed. Mounted or not; when it returns, it survives power loss.
+
+    Example: fusecas commit -m "before the upgrade"
+    """
+    if message is not None:
+        check_message(message)
+    folder = repository_folder(repo)
+    done = ask(folder, "commit", ws=workspace_name(ws), message=message, **deed_of(call))
+    if not call.as_json:
+        print("nothing changed" if done["layer"] is None else f"layer {layer_text(done['layer'])}")
+    return {**done, "changed": done["layer"] is not None}
+
+
+@verb("checkout")
+@click.argument("ref")
+@ws_option
+def checkout(ref: str, ws: str | None, call: "Call", repo: Path | None) -> Any:
+    """Put the layer REF in place, forward or back, whatever it is. What is uncommitted is kept; undo brings it back.
+
+    Open files keep what they have. Layers that no name leads to any more stay: op log has them, and @{1} is the last.
+
+    Example: fusecas checkout @~1
+    """
+    name = workspace_name(ws)
+    done = ask(repository_folder(repo), "checkout", ws=name, ref=ref, **deed_of(call))
+    if not call.as_json:
+        where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
+        print(f"at {where}: {names_text(done)}" if done["moved"] else f"at {where} already")
+        if done["aside"]:
+            print("what was uncommitted is set aside; fusecas undo brings it back")
+        if done["moved"]:
+            _say_what_is_left_behind(name, repo)
+    return done
+
+
+def _say_what_is_left_behind(name: str, repo: Path | None) -> None:
+    from fusecas.workspace.leaving import unnamed_behind
+
+    with reading(repo) as snapshot:
+        count, newest = unnamed_behind(snapshot, name)
+    if newest is not None:
+        print(f"{output.count(count, 'newer layer')} without a name; fusecas tag NAME {output.short(newest)} names it")
+
+
+@verb("undo")
+@click.argument("steps", type=click.IntRange(1, 1 << 31), default=1, metavar="[N]")
+@ws_option
+def undo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
+    """Take back what was done last (N: the last N steps): one verb, or the edits between two.
+
+    Example: fusecas undo 2
+    """
+    return _step("undo", "took back", "redo brings them back", steps, ws, call, repo)
+
+
+@verb("redo")
+@click.argument("steps", type=click.IntRange(1, 1 << 31), default=1, metavar="[N]")
+@ws_option
+def redo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
+    """Do again what undo has taken back, if nothing else was done since.
+
+    Example: fusecas redo
+    """
+    return _step("redo", "brought back", "undo takes them back", steps, ws, call, repo)
+
+
+def _step(
+    method: str, what: str, hint: str, steps: int, ws: str | None, call: "Call", repo: Path | None
+) -> dict[str, Any]:
+    done = ask(repository_folder(repo), method, ws=workspace_name(ws), steps=steps, **deed_of(call))
+    if not call.as_json:
+        print(f"{what} {names_text(done)}; {hint}")
+        where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
+        print(f"at {where}{', with uncommitted changes' if done['uncommitted'] else ''}")
+    return done
+
+
+def layer_text(layer: str) -> str:
+    return output.paint(output.short(bytes.fromhex(layer)), "yellow")
+
+
+def names_text(done: dict[str, Any]) -> str:
+    """`2 changed, 1 added`, of what a move came to."""
+    parts = [f"{done[each]} {each}" for each in ("changed", "added", "removed") if done[each]]
+    return ", ".join(parts) or "no file differs"
+
+
+COMMANDS = {"status": status, "commit": commit, "checkout": checkout, "undo": undo, "redo": redo}

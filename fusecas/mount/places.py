@@ -1,0 +1,108 @@
+"""What the one superblock holds: workspaces and views of layers, each under a number of its own.
+
+Used by the mount's own thread only, but for what `Caches` does.
+"""
+
+import errno
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fusecas import _native
+from fusecas.mount.device import Device
+from fusecas.mount.nodes import LINKS, MOUNTED, node_of
+from fusecas.workspace.workspace import Stale, Workspace
+
+ATTRIBUTES_ONLY = -1
+
+
+class Place:
+    """A workspace, or a layer that is looked at from one. `lookups` are those of its root."""
+
+    def __init__(self, number: int, overlay: "_native.Overlay", workspace: Workspace | None) -> None:
+        self.number = number
+        self.overlay = overlay
+        self.workspace = workspace
+        self.lookups = 0
+        self.ended = False
+        self.writable: dict[int, int] = {}
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody needs it any more: its number can be given to another one."""
+        is_living = self.workspace is not None and not self.ended
+        return not (is_living or self.lookups or self.overlay.is_held)
+
+
+class ViewKey(NamedTuple):
+    """A layer or a state, seen from a workspace: each has inodes of its own."""
+
+    seen_from: int
+    target: bytes
+
+
+class Places:
+    def __init__(self) -> None:
+        self._places: dict[int, Place] = {}
+        self._workspaces: dict[str, Place] = {}
+        self._views: dict[ViewKey, Place] = {}
+
+    def __getitem__(self, number: int) -> Place:
+        return self._places[number]
+
+    def all(self) -> list[Place]:
+        return list(self._places.values())
+
+    def add_workspace(self, workspace: Workspace) -> Place:
+        place = Place(self._free_number(), workspace.overlay, workspace)
+        self._places[place.number] = self._workspaces[workspace.name] = place
+        return place
+
+    def workspace(self, name: str) -> Place | None:
+        return self._workspaces.get(name)
+
+    def end_workspace(self, name: str) -> None:
+        """It was removed: what is still open in it stays until it is forgotten."""
+        place = self._workspaces.pop(name, None)
+        if place is not None:
+            place.ended = True
+            self.drop_if_free(place)
+
+    def view(self, key: ViewKey, make: "Callable[[], _native.Overlay]") -> Place:
+        found = self._views.get(key)
+        if found is None:
+            found = self._views[key] = Place(self._free_number(), make(), None)
+            self._places[found.number] = found
+        return found
+
+    def drop_if_free(self, place: Place) -> None:
+        if place.is_free and self._places.get(place.number) is place:
+            del self._places[place.number]
+            self._views = {key: each for key, each in self._views.items() if each is not place}
+
+    def _free_number(self) -> int:
+        number = MOUNTED
+        while number in self._places:
+            number += 1
+        if number >= LINKS:
+            raise OSError(errno.ENFILE, "too many workspaces and views at once")
+        return number
+
+
+class Caches:
+    """What the kernel has of a place that is mounted. From worker threads, while requests are served."""
+
+    def __init__(self, place: Place, device: Device) -> None:
+        self._place = place
+        self._device = device
+
+    def flush(self) -> None:
+        """The kernel writes stores through mappings back before it answers."""
+        for ino in list(self._place.writable):
+            self._device.notify_inode(node_of(self._place.number, ino))
+
+    def drop(self, stale: Stale) -> None:
+        number = self._place.number
+        for parent, name in stale.names:
+            self._device.notify_entry(node_of(number, parent), name)
+        for ino, all_of_it in stale.inodes:
+            self._device.notify_inode(node_of(number, ino), 0 if all_of_it else ATTRIBUTES_ONLY)

@@ -1,0 +1,50 @@
+"""What lies beside a directory's tree: the times of what is in it, and the numbers of its inodes."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fusecas.store import prolly
+from fusecas.store.ids import Kind
+from fusecas.store.kinds import Entry
+from fusecas.store.prolly import LeafEntry, Loader, Saver
+
+ROOT = 0
+OLDEST, NEWEST = -(1 << 63), (1 << 64) - 1
+
+
+class DirIds(NamedTuple):
+    """A directory in the store: its tree and the side trees beside it; `first`: its numbers, where `inodes` is None."""
+
+    tree: bytes | None
+    times: bytes | None
+    inodes: bytes | None
+    first: int
+
+
+def clamped(time: int) -> int:
+    return min(max(time, OLDEST), NEWEST)
+
+
+def written_times(base: DirIds, fallback: int, load: Loader, save: Saver) -> bytes | None:
+    """The times of a directory; written down now, if it had none."""
+    if base.times is not None:
+        return base.times
+    return prolly.build(Kind.TIMES, ((entry.name, fallback, None) for entry in _entries(base, load)), save)
+
+
+def written_inodes(base: DirIds, fallback: int, load: Loader, save: Saver) -> bytes | None:
+    """The numbers of a directory. If they were not written down, they go in the order of a walk, and what they name
+    was changed when it was last modified."""
+    if base.inodes is not None:
+        return base.inodes
+    mtimes = {entry[0]: entry[1] for entry in prolly.entries(Kind.TIMES, base.times, load)}
+    made: list[LeafEntry] = []
+    number = base.first
+    for entry in _entries(base, load):
+        made.append((entry.name, number, mtimes.get(entry.name, fallback), None))
+        number += 1 + (entry.count if entry.is_directory else 0)
+    return prolly.build(Kind.INODES, made, save)
+
+
+def _entries(base: DirIds, load: Loader) -> Iterator[Entry]:
+    return map(Entry._make, prolly.entries(Kind.TREE, base.tree, load))

@@ -1,0 +1,86 @@
+"""All workspaces of a repository that are open in this process: opened when asked for, once."""
+
+import os
+import shutil
+import threading
+
+from fusecas.errors import BadName, InUse, Refused
+from fusecas.store import heads
+from fusecas.store.names import check_name
+from fusecas.store.repository import Repository
+from fusecas.store.snapshot import Snapshot
+from fusecas.workspace.workspace import ID_BYTES, OVERLAYS, Deed, Workspace
+
+
+class Workspaces:
+    """Belongs to the one process that serves the repository, or that holds it briefly. Thread-safe."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self._open: dict[str, Workspace] = {}
+        self._opening = threading.Lock()
+
+    def get(self, name: str = heads.DEFAULT) -> Workspace:
+        """RefNotFound if there is none of that name."""
+        with self._opening:
+            found = self._open.get(name)
+            if found is None:
+                found = self._open[name] = Workspace(self.repository, name)
+            return found
+
+    def opened(self) -> list[Workspace]:
+        with self._opening:
+            return list(self._open.values())
+
+    def names(self) -> list[str]:
+        with self.repository.store.read() as snapshot:
+            return names_of(snapshot)
+
+    def has(self, name: str) -> bool:
+        with self.repository.store.read() as snapshot:
+            try:
+                return snapshot.get_ref(heads.NAMESPACE + check_name(name)) is not None
+            except BadName:
+                return False
+
+    def create(self, name: str, deed: Deed = Deed()) -> Workspace:
+        """A new workspace, empty."""
+        check_new_name(name)
+        with self.repository.store.write() as transaction:
+            owner = (os.geteuid(), os.getegid())
+            heads.create_head(transaction, name, os.urandom(ID_BYTES), owner, *deed, verb="ws create")
+        return self.get(name)
+
+    def fork(self, name: str, source: str = heads.DEFAULT, deed: Deed = Deed()) -> Workspace:
+        """A new workspace with all that is in another one now, uncommitted changes included. Costs what the source has
+        changed since it was last sealed, whatever it holds."""
+        check_new_name(name)
+        self.get(source).fork(name, deed)
+        return self.get(name)
+
+    def remove(self, name: str, deed: Deed = Deed(), *, force: bool = False) -> None:
+        """Its state is kept by the operation for as long as that can be undone. InUse while files are open in it."""
+        if name == heads.DEFAULT:
+            raise Refused(f"{name} is the default workspace: it stays")
+        workspace = self.get(name)
+        if workspace.overlay.open_files and not force:
+            raise InUse(f"files are open in workspace {name}", hint="close them, or --force")
+        workspace.remove(deed)
+        with self._opening:
+            del self._open[name]
+        shutil.rmtree(self.repository.folder / OVERLAYS / workspace.id.hex(), ignore_errors=True)
+
+    def close(self) -> None:
+        """Make everything durable; what is uncommitted stays so."""
+        for workspace in self.opened():
+            workspace.close()
+
+
+def names_of(snapshot: Snapshot) -> list[str]:
+    return [ref.removeprefix(heads.NAMESPACE) for ref, _ in snapshot.list_refs(heads.NAMESPACE)]
+
+
+def check_new_name(name: str) -> None:
+    check_name(name)
+    if "/" in name:
+        raise BadName(f"{name!r} can't be a workspace's name: it is a folder's name, too, and holds '/'")
