@@ -12,13 +12,24 @@ if TYPE_CHECKING:
 
 WORKSPACE_VARIABLE = "FUSECAS_WS"
 
-ws_option = click.option("--ws", metavar="NAME", help="Which workspace (default: $FUSECAS_WS, or main).")
+ws_option = click.option(
+    "--ws", metavar="NAME", help="Which workspace (default: $FUSECAS_WS, the one we are in, the mounted one, main)."
+)
 
 
-def workspace_name(ws: str | None) -> str:
-    from fusecas.store.heads import DEFAULT
+def chosen_workspace(ws: str | None) -> dict[str, str]:
+    """As a parameter of a call; none if whoever answers is to choose."""
+    name = ws or os.environ.get(WORKSPACE_VARIABLE) or _around(Path.cwd())
+    return {} if name is None else {"ws": name}
 
-    return ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT
+
+def _around(place: Path) -> str | None:
+    """The workspace NAME if we are in `.fusecas/ws/NAME` of a mount."""
+    for folder in (place, *place.parents):
+        above = folder.parent
+        if (above.name, above.parent.name) == ("ws", ".fusecas") and os.path.islink(above.parent / "repo"):
+            return folder.name
+    return None
 
 
 def ask(folder: Path, method: str, **parameters: Any) -> dict[str, Any]:

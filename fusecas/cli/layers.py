@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask_of, deed_of, workspace_name
+from fusecas.cli.asking import ask_of, chosen_workspace, deed_of
 from fusecas.cli.common import (
     FOLDER_PATH,
     check_message,
@@ -114,7 +114,7 @@ def _place(repository: "Repository", imported: "Imported", message: str | None, 
     done = ask_of(
         repository,
         "put_layer",
-        ws=workspace_name(None),
+        **chosen_workspace(None),
         verb="import",
         state=imported.state.hex(),
         times=output.hex_or_none(imported.times),

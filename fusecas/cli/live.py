@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
+from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
 from fusecas.client import Client, to_exception
 from fusecas.errors import EnvironmentProblem
@@ -25,21 +26,27 @@ MOUNTPOINT_VARIABLES = ("FUSECAS_WORK", "STATEKIT_WORK")
 
 @verb("mount")
 @click.argument("folder", type=FOLDER_PATH, required=False, metavar="[DIR]")
+@ws_option
 @click.option("--allow-other", is_flag=True, help="Other users may enter, as far as modes allow.")
 @click.option("--foreground", is_flag=True, help="Stay, and log to stderr.")
-def mount(folder: Path | None, allow_other: bool, foreground: bool, call: "Call", repo: Path | None) -> Any:
+def mount(
+    folder: Path | None, ws: str | None, allow_other: bool, foreground: bool, call: "Call", repo: Path | None
+) -> Any:
     """Mount the workspace at DIR (default: .fusecas/work, or $FUSECAS_WORK), an empty folder.
 
     What is done there survives the death of the daemon; `fusecas commit` makes a layer of it.
 
     Example: fusecas mount && cd .fusecas/work
     """
+    from fusecas.store.heads import DEFAULT
+
     repository = repository_folder(repo).absolute()
     place = mountpoint(folder, repository)
     if not _is_dead(place):  # that of a daemon that was killed can't even be looked at; the next one takes it away
         place.mkdir(parents=True, exist_ok=True)
         place = place.resolve()
-    words = [sys.executable, "-m", "fusecas.daemon.serve", str(repository), str(place), str(int(allow_other))]
+    name = ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT
+    words = [sys.executable, "-m", "fusecas.daemon.serve", str(repository), name, str(place), str(int(allow_other))]
     if foreground:
         os.execv(sys.executable, [*words, "-1"])
     _start(words, repository)

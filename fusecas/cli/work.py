@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask, deed_of, workspace_name, ws_option
+from fusecas.cli.asking import ask, chosen_workspace, deed_of, ws_option
 from fusecas.cli.common import check_message, reading, repository_folder, verb
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def status(ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas status --json
     """
-    found = ask(repository_folder(repo), "status", ws=workspace_name(ws))
+    found = ask(repository_folder(repo), "status", **chosen_workspace(ws))
     changes = [(letter, os.fsencode(path), is_directory) for letter, path, is_directory in found["changes"]]
     place = found.get("mountpoint")
     if not call.as_json:
@@ -56,7 +56,7 @@ def commit(message: str | None, ws: str | None, call: "Call", repo: Path | None)
     if message is not None:
         check_message(message)
     folder = repository_folder(repo)
-    done = ask(folder, "commit", ws=workspace_name(ws), message=message, **deed_of(call))
+    done = ask(folder, "commit", **chosen_workspace(ws), message=message, **deed_of(call))
     if not call.as_json:
         print("nothing changed" if done["layer"] is None else f"layer {layer_text(done['layer'])}")
     return {**done, "changed": done["layer"] is not None}
@@ -72,15 +72,14 @@ def checkout(ref: str, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas checkout @~1
     """
-    name = workspace_name(ws)
-    done = ask(repository_folder(repo), "checkout", ws=name, ref=ref, **deed_of(call))
+    done = ask(repository_folder(repo), "checkout", ref=ref, **chosen_workspace(ws), **deed_of(call))
     if not call.as_json:
         where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
         print(f"at {where}: {names_text(done)}" if done["moved"] else f"at {where} already")
         if done["aside"]:
             print("what was uncommitted is set aside; fusecas undo brings it back")
         if done["moved"]:
-            _say_what_is_left_behind(name, repo)
+            _say_what_is_left_behind(done["workspace"], repo)
     return done
 
 
@@ -118,7 +117,7 @@ def redo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
 def _step(
     method: str, what: str, hint: str, steps: int, ws: str | None, call: "Call", repo: Path | None
 ) -> dict[str, Any]:
-    done = ask(repository_folder(repo), method, ws=workspace_name(ws), steps=steps, **deed_of(call))
+    done = ask(repository_folder(repo), method, **chosen_workspace(ws), steps=steps, **deed_of(call))
     if not call.as_json:
         print(f"{what} {names_text(done)}; {hint}")
         where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask, deed_of, workspace_name, ws_option
+from fusecas.cli.asking import ask, chosen_workspace, deed_of, ws_option
 from fusecas.cli.common import chosen, list_options, reading, repository_folder, verb
 from fusecas.cli.operations import VerbGroup
 
@@ -24,7 +24,7 @@ def fork(name: str, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas fork attempt-2
     """
-    done = ask(repository_folder(repo), "fork", name=name, ws=workspace_name(ws), **deed_of(call))
+    done = ask(repository_folder(repo), "fork", name=name, **chosen_workspace(ws), **deed_of(call))
     if not call.as_json:
         print(f"workspace {output.printable(name)}{_place(done)}")
     return done

@@ -1,6 +1,6 @@
 """One daemon a repository: mounts the workspace, answers on the socket, and goes when it is unmounted.
 
-    python -m fusecas.daemon.serve REPOSITORY MOUNTPOINT ALLOW_OTHER READY
+    python -m fusecas.daemon.serve REPOSITORY WORKSPACE MOUNTPOINT ALLOW_OTHER READY
 
 When the mount answers, one line goes to the descriptor READY: `{}`, or the error as JSON.
 """
@@ -19,9 +19,8 @@ import trio
 from fusecas.daemon.control import Control, Method, problem
 from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
 from fusecas.mount import device as devices
-from fusecas.mount.operations import Operations
 from fusecas.mount.session import MountSession
-from fusecas.store.repository import Repository
+from fusecas.store.repository import FOLDER, Repository
 from fusecas.workspace.calls import CALLS, Call
 from fusecas.workspace.workspaces import Workspaces
 
@@ -33,19 +32,18 @@ MARK_EVERY = 5.0
 class Daemon:
     """Lives from the mount to its end; the overlay is durable when it is gone."""
 
-    def __init__(self, repository: Repository, mountpoint: Path, allow_other: bool) -> None:
+    def __init__(self, repository: Repository, name: str, mountpoint: Path, allow_other: bool) -> None:
         self._repository = repository
-        self._workspaces = Workspaces(repository)
-        self._workspace = self._workspaces.get()
+        self._workspaces = Workspaces(repository, name)
+        self._name = name
         self._disk = os.open(repository.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._mountpoint = mountpoint
-        operations = Operations(self._workspace.overlay, self._disk)
-        self._session = MountSession(operations, mountpoint, allow_other=allow_other)
-        self._workspace.caches = self._session
+        self._session = MountSession(self._workspaces, name, mountpoint, self._disk, allow_other=allow_other)
 
     async def run(self, ready: Any) -> None:
         methods: dict[str, Method] = {name: partial(self._call, call) for name, call in CALLS.items()}
-        methods |= {"status": self._status, "umount": self._umount}
+        methods |= {"status": self._status, "umount": self._umount, "ws.rm": self._ws_rm}
+        methods |= {method: partial(self._made, CALLS[method]) for method in ("fork", "ws.create")}
         self._control = control = Control(self._repository.folder, methods)
         try:
             async with trio.open_nursery() as nursery:
@@ -75,13 +73,14 @@ class Daemon:
 
     async def _mark_now_and_then(self) -> None:
         """So that little is lost to a power cut even of what nobody has synced."""
-        last = -1
+        marked: dict[bytes, int] = {}
         while True:
             await trio.sleep(MARK_EVERY)
-            now = self._workspace.overlay.event
-            if now != last:
-                last = now
-                await trio.to_thread.run_sync(self._workspace.overlay.sync)
+            for workspace in self._workspaces.opened():
+                now = workspace.overlay.event
+                if now != marked.get(workspace.id, -1):
+                    marked[workspace.id] = now
+                    await trio.to_thread.run_sync(workspace.overlay.sync)
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -98,7 +97,22 @@ class Daemon:
 
     async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
         found = await self._call(CALLS["status"], params)
-        return {**found, "mountpoint": str(self._mountpoint), "pid": os.getpid()}
+        return {**found, "mountpoint": str(self._path_of(found["workspace"])), "pid": os.getpid()}
+
+    def _path_of(self, name: str) -> Path:
+        return self._mountpoint if name == self._name else self._mountpoint / FOLDER / "ws" / name
+
+    async def _made(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
+        made = await self._call(call, params)
+        return {**made, "path": str(self._path_of(made["workspace"]))}
+
+    async def _ws_rm(self, params: dict[str, Any]) -> dict[str, Any]:
+        if params.get("name") == self._name:
+            raise Refused(f"workspace {self._name} is mounted", hint="fusecas umount")
+        removed = await self._call(CALLS["ws.rm"], params)
+        self._session.end_workspace(removed["workspace"])
+        await trio.to_thread.run_sync(self._session.forget_name, removed["workspace"])
+        return removed
 
     async def _umount(self, params: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -121,7 +135,7 @@ def check_mountpoint(mountpoint: Path) -> None:
 
 
 def main() -> int:
-    folder, mountpoint, allow_other, ready_text = sys.argv[1:]
+    folder, name, mountpoint, allow_other, ready_text = sys.argv[1:]
     ready_on = int(ready_text)
     sys.setswitchinterval(0.0005)
 
@@ -137,7 +151,7 @@ def main() -> int:
     try:
         with Repository.open(Path(folder)) as repository, repository.served():
             check_mountpoint(Path(mountpoint))
-            daemon = Daemon(repository, Path(mountpoint), allow_other == "1")
+            daemon = Daemon(repository, name, Path(mountpoint), allow_other == "1")
             os.chdir("/")
             trio.run(daemon.run, ready)
     except FusecasError as error:

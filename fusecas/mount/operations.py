@@ -1,7 +1,7 @@
-"""The file system's handlers: each translates one request to the overlay, and its answer or errno back.
+"""The file system's handlers: each translates one request to an overlay, and its answer or errno back.
 
-Every handler is guarded: an exception other than FUSEError would end the whole mount. Inode numbers of the kernel are
-the overlay's above a workspace's number; 1 is the root.
+Every handler is guarded: an exception other than FUSEError would end the whole mount. The kernel's number of an inode
+says which workspace or view it is in (nodes.py).
 """
 
 import errno
@@ -10,19 +10,18 @@ import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from fusecas import _native
+from fusecas.mount.nodes import LINKS, MOUNTED, ROOT, SPECIAL, Special, node_of, shown, special_of, split
+from fusecas.mount.places import Place, Places
+from fusecas.mount.special import NAME, Found, SpecialFolders
 
-BITS = 36
-WORKSPACE = 1
-ROOT_NODE = pyfuse3.ROOT_INODE
 FOREVER = 86400.0 * 365
-ACL_BLOCK = 4096
 DOTS = 2
 
 log = logging.getLogger(__name__)
@@ -52,79 +51,102 @@ def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, An
     return answer
 
 
+class Listing(NamedTuple):
+    """An open directory and its names, as they were when it was last read from its beginning."""
+
+    node: int
+    names: list[bytes]
+
+
 class Operations(pyfuse3.Operations):
-    """One workspace as the root of a mount."""
+    """All workspaces and views of one repository; place MOUNTED is the root of the mount."""
 
     enable_writeback_cache = False
     enable_acl = True
     supports_dot_lookup = False
 
-    def __init__(self, overlay: "_native.Overlay", disk: int) -> None:
+    def __init__(self, places: Places, special: SpecialFolders, disk: int) -> None:
         super().__init__()
-        self._overlay = overlay
+        self._places = places
+        self._special = special
         self._disk = disk
-        self._listings: dict[int, tuple[int, list[tuple[bytes, int]]]] = {}
+        self._listings: dict[int, Listing] = {}
         self._next_listing = 1
-        self._writable: dict[int, int] = {}
 
     async def until_open(self) -> None:
-        await trio.to_thread.run_sync(self._overlay.wait_for_gate)
+        """Another state is being put in place somewhere: until that is done."""
+        for place in self._places.all():
+            await trio.to_thread.run_sync(place.overlay.wait_for_gate)
 
-    def writable_nodes(self) -> list[int]:
-        """The kernel's numbers of files that are open for reading and writing: they may be mapped."""
-        return [self.node_of(ino) for ino in list(self._writable)]
+    def _place(self, node: int) -> tuple[Place, int]:
+        """Where an inode is, for what reads its content or changes it."""
+        number, ino = split(node)
+        if number in (SPECIAL, LINKS):
+            raise FUSEError(errno.EPERM)
+        return self._places[number], ino
+
+    def _both(self, one: int, other: int) -> tuple[Place, int, int]:
+        """For what joins two inodes."""
+        (place, ino), (second, second_ino) = self._place(one), self._place(other)
+        if place is not second:
+            raise FUSEError(errno.EXDEV)
+        return place, ino, second_ino
 
     @staticmethod
-    def _ino(node: int) -> int:
-        return 0 if node == ROOT_NODE else node & ((1 << BITS) - 1)
+    def _refuse_reserved(place: Place, parent: int, name: bytes) -> None:
+        if parent == ROOT and name == NAME and place.workspace is not None:
+            raise FUSEError(errno.EPERM)
 
-    @staticmethod
-    def node_of(ino: int) -> int:
-        return ROOT_NODE if ino == 0 else WORKSPACE << BITS | ino
-
-    def _attributes(self, found: "_native.Attributes") -> EntryAttributes:
-        ino, mode, links, uid, gid, device, size, blocks, atime, mtime, ctime = found
-        entry = EntryAttributes()
-        entry.st_ino = WORKSPACE << BITS | ino
-        entry.st_mode = mode
-        entry.st_nlink = links
-        entry.st_uid = uid
-        entry.st_gid = gid
-        entry.st_rdev = os.makedev(*device)
-        entry.st_size = size
-        entry.st_blksize = 4096
-        entry.st_blocks = blocks
-        entry.st_atime_ns = atime
-        entry.st_mtime_ns = mtime
-        entry.st_ctime_ns = ctime
-        entry.entry_timeout = FOREVER
-        entry.attr_timeout = FOREVER
-        return entry
+    def _entry(self, place: Place, found: "_native.Attributes") -> EntryAttributes:
+        return attributes_of(node_of(place.number, found[0]), found, FOREVER)
 
     # looking
 
     @guarded
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> EntryAttributes:
-        found = self._overlay.lookup(self._ino(parent_inode), name)
-        if found is None:
-            absent = EntryAttributes()
-            absent.st_ino = 0
-            absent.entry_timeout = FOREVER
-            return absent
-        return self._attributes(found)
+        number, ino = split(parent_inode)
+        if number == SPECIAL:
+            return entry_of(await self._special.lookup(ino, name))
+        place, ino = self._place(parent_inode)
+        if ino == ROOT and name == NAME and place.workspace is not None:
+            return entry_of(self._special.found(special_of(place.number, Special.FOLDER)))
+        found = place.overlay.lookup(ino, name)
+        return absent(FOREVER) if found is None else self._entry(place, found)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for node, count in inode_list:
-            if node != ROOT_NODE:
-                self._overlay.forget(self._ino(node), count)
+            self._forget(node, count)
+
+    def _forget(self, node: int, count: int) -> None:
+        number, ino = split(node)
+        if number == LINKS:
+            self._special.forget_link(ino)
+        elif number != SPECIAL and (number, ino) != (MOUNTED, ROOT):
+            place = self._places[number]  # it stays for as long as the kernel refers to anything in it
+            if ino == ROOT:
+                place.lookups -= count
+            else:
+                place.overlay.forget(ino, count)
+            self._places.drop_if_free(place)
 
     @guarded
     async def getattr(self, inode: int, ctx: Any) -> EntryAttributes:
-        return self._attributes(self._overlay.getattr(self._ino(inode)))
+        number, ino = split(inode)
+        if number == SPECIAL:
+            return attributes_of(inode, self._special.attributes(ino), FOREVER)
+        if number == LINKS:
+            return attributes_of(inode, self._special.link_attributes(ino), FOREVER)
+        place = self._places[number]
+        return self._entry(place, place.overlay.getattr(ino))
 
     @guarded
     async def readlink(self, inode: int, ctx: Any) -> bytes:
-        return self._overlay.readlink(self._ino(inode))
+        number, ino = split(inode)
+        if number == SPECIAL:
+            return self._special.target(ino)
+        if number == LINKS:
+            return self._special.link_target(ino)
+        return self._places[number].overlay.readlink(ino)
 
     @guarded
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
@@ -139,74 +161,109 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def opendir(self, inode: int, ctx: Any) -> int:
-        number, self._next_listing = self._next_listing, self._next_listing + 1
-        ino = self._ino(inode)
-        self._overlay.opened(ino)
-        self._listings[number] = (ino, [])
-        return number
+        handle, self._next_listing = self._next_listing, self._next_listing + 1
+        number, ino = split(inode)
+        if number != SPECIAL:
+            self._places[number].overlay.opened(ino)
+        self._listings[handle] = Listing(inode, [])
+        return handle
 
     @guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        ino, names = self._listings[fh]
+        listing = self._listings[fh]
         if start_id == 0:
-            names = self._overlay.names(ino)
-            self._listings[fh] = (ino, names)
-        for at in range(start_id, len(names) + DOTS):
-            if not self._list_one(ino, names, at, token):
+            listing = self._listings[fh] = Listing(listing.node, await self._names(listing.node))
+        for at in range(start_id, len(listing.names) + DOTS):
+            if not await self._list_one(listing, at, token):
                 return
 
-    def _list_one(self, ino: int, names: list[tuple[bytes, int]], at: int, token: pyfuse3.ReaddirToken) -> bool:
+    async def _names(self, node: int) -> list[bytes]:
+        number, ino = split(node)
+        if number == SPECIAL:
+            return await self._special.names(ino)
+        return [name for name, _ in self._places[number].overlay.names(ino)]
+
+    async def _list_one(self, listing: Listing, at: int, token: pyfuse3.ReaddirToken) -> bool:
         """Whether there is room for more."""
         if at < DOTS:
-            shown = self._overlay.getattr(ino if at == 0 else self._overlay.parent(ino))
-            return bool(pyfuse3.readdir_reply(token, b"." * (at + 1), self._attributes(shown), at + 1))
-        name, _ = names[at - DOTS]
-        found = self._overlay.lookup(ino, name)
-        if found is None:
+            shown_as = self._dot(listing.node) if at == 0 else self._above(listing.node)
+            return bool(pyfuse3.readdir_reply(token, b"." * (at + 1), shown_as, at + 1))
+        name = listing.names[at - DOTS]
+        number, ino = split(listing.node)
+        if number == SPECIAL:
+            entry = entry_of(await self._special.lookup(ino, name))
+        else:
+            place = self._places[number]
+            found = place.overlay.lookup(ino, name)
+            entry = absent(0) if found is None else self._entry(place, found)
+        if not entry.st_ino:
             return True  # gone since the listing began
-        if pyfuse3.readdir_reply(token, name, self._attributes(found), at + 1):
+        if pyfuse3.readdir_reply(token, name, entry, at + 1):
             return True
-        self._overlay.forget(found[0], 1)
+        self._forget(entry.st_ino, 1)
         return False
+
+    def _dot(self, node: int) -> EntryAttributes:
+        number, ino = split(node)
+        if number == SPECIAL:
+            return attributes_of(node, self._special.attributes(ino), FOREVER)
+        place = self._places[number]
+        return self._entry(place, place.overlay.getattr(ino))
+
+    def _above(self, node: int) -> EntryAttributes:
+        """The kernel knows better where it came from: only the type counts."""
+        number, ino = split(node)
+        return self._dot(node if number == SPECIAL else node_of(number, self._places[number].overlay.parent(ino)))
 
     @guarded
     async def releasedir(self, fh: int) -> None:
-        ino, _ = self._listings.pop(fh)
-        self._overlay.closed(ino)
+        number, ino = split(self._listings.pop(fh).node)
+        if number != SPECIAL:
+            self._places[number].overlay.closed(ino)
 
     @guarded
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await trio.to_thread.run_sync(self._overlay.sync)
+        number, _ = split(self._listings[fh].node)
+        if number != SPECIAL:
+            await trio.to_thread.run_sync(self._places[number].overlay.sync)
 
     # making, moving, removing
 
-    def _made(self, parent: int, name: bytes, mode: int, ctx: Any, **more: Any) -> "_native.Attributes":
-        return self._overlay.make(self._ino(parent), name, mode, ctx.umask, ctx.uid, ctx.gid, **more)
+    def _made(self, parent: int, name: bytes, mode: int, ctx: Any, **more: Any) -> tuple[Place, "_native.Attributes"]:
+        place, ino = self._place(parent)
+        self._refuse_reserved(place, ino, name)
+        return place, place.overlay.make(ino, name, mode, ctx.umask, ctx.uid, ctx.gid, **more)
 
     @guarded
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any) -> EntryAttributes:
         device = (os.major(rdev), os.minor(rdev)) if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else (0, 0)
-        return self._attributes(self._made(parent_inode, name, mode, ctx, device=device))
+        return self._entry(*self._made(parent_inode, name, mode, ctx, device=device))
 
     @guarded
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any) -> EntryAttributes:
-        return self._attributes(self._made(parent_inode, name, stat.S_IFDIR | stat.S_IMODE(mode), ctx))
+        return self._entry(*self._made(parent_inode, name, stat.S_IFDIR | stat.S_IMODE(mode), ctx))
 
     @guarded
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: Any) -> EntryAttributes:
-        return self._attributes(self._made(parent_inode, name, stat.S_IFLNK | 0o777, ctx, target=bytes(target)))
+        return self._entry(*self._made(parent_inode, name, stat.S_IFLNK | 0o777, ctx, target=bytes(target)))
 
     @guarded
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Any) -> EntryAttributes:
-        return self._attributes(self._overlay.link(self._ino(inode), self._ino(new_parent_inode), new_name))
+        place, ino, parent = self._both(inode, new_parent_inode)
+        self._refuse_reserved(place, parent, new_name)
+        return self._entry(place, place.overlay.link(ino, parent, new_name))
 
     @guarded
     async def unlink(self, parent_inode: int, name: bytes, ctx: Any) -> None:
-        self._overlay.unlink(self._ino(parent_inode), name)
+        place, parent = self._place(parent_inode)
+        self._refuse_reserved(place, parent, name)
+        place.overlay.unlink(parent, name)
 
     @guarded
     async def rmdir(self, parent_inode: int, name: bytes, ctx: Any) -> None:
-        self._overlay.rmdir(self._ino(parent_inode), name)
+        place, parent = self._place(parent_inode)
+        self._refuse_reserved(place, parent, name)
+        place.overlay.rmdir(parent, name)
 
     @guarded
     async def rename(
@@ -214,14 +271,11 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         if flags & ~(pyfuse3.RENAME_EXCHANGE | pyfuse3.RENAME_NOREPLACE):
             raise FUSEError(errno.EINVAL)
-        self._overlay.rename(
-            self._ino(parent_inode_old),
-            name_old,
-            self._ino(parent_inode_new),
-            name_new,
-            bool(flags & pyfuse3.RENAME_EXCHANGE),
-            not flags & pyfuse3.RENAME_NOREPLACE,
-        )
+        place, old, new = self._both(parent_inode_old, parent_inode_new)
+        self._refuse_reserved(place, old, name_old)
+        self._refuse_reserved(place, new, name_new)
+        exchange, replace = bool(flags & pyfuse3.RENAME_EXCHANGE), not flags & pyfuse3.RENAME_NOREPLACE
+        place.overlay.rename(old, name_old, new, name_new, exchange, replace)
 
     # attributes
 
@@ -229,8 +283,9 @@ class Operations(pyfuse3.Operations):
     async def setattr(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: Any
     ) -> EntryAttributes:
-        found = self._overlay.setattr(
-            self._ino(inode),
+        place, ino = self._place(inode)
+        found = place.overlay.setattr(
+            ino,
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
             gid=attr.st_gid if fields.update_gid else None,
@@ -238,58 +293,67 @@ class Operations(pyfuse3.Operations):
             atime=attr.st_atime_ns if fields.update_atime else None,
             mtime=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._attributes(found)
+        return self._entry(place, found)
 
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
-        return self._overlay.getxattr(self._ino(inode), name)
+        number, ino = split(inode)
+        if number in (SPECIAL, LINKS):
+            raise FUSEError(errno.ENODATA)
+        return self._places[number].overlay.getxattr(ino, name)
 
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
-        self._overlay.setxattr(self._ino(inode), name, bytes(value))
+        place, ino = self._place(inode)
+        place.overlay.setxattr(ino, name, bytes(value))
 
     @guarded
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
-        return self._overlay.listxattr(self._ino(inode))
+        number, ino = split(inode)
+        return [] if number in (SPECIAL, LINKS) else self._places[number].overlay.listxattr(ino)
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
-        self._overlay.removexattr(self._ino(inode), name)
+        place, ino = self._place(inode)
+        place.overlay.removexattr(ino, name)
 
     # contents
 
-    def _opened(self, ino: int, flags: int) -> FileInfo:
-        self._overlay.opened(ino)
-        if flags & os.O_ACCMODE == os.O_RDWR:
-            self._writable[ino] = self._writable.get(ino, 0) + 1
-        return FileInfo(fh=self._handle(ino, flags), keep_cache=True)
-
-    @staticmethod
-    def _handle(ino: int, flags: int) -> int:
-        """The inode's number; one bit tells release whether it was open for reading and writing."""
-        return ino << 1 | (flags & os.O_ACCMODE == os.O_RDWR)
+    def _opened(self, place: Place, ino: int, flags: int) -> FileInfo:
+        place.overlay.opened(ino)
+        may_map = flags & os.O_ACCMODE == os.O_RDWR
+        if may_map:
+            place.writable[ino] = place.writable.get(ino, 0) + 1
+        return FileInfo(fh=node_of(place.number, ino) << 1 | may_map, keep_cache=True)
 
     @guarded
     async def open(self, inode: int, flags: int, ctx: Any) -> FileInfo:
-        ino = self._ino(inode)
+        place, ino = self._place(inode)
         if flags & os.O_TRUNC:
-            self._overlay.setattr(ino, size=0)
-        return self._opened(ino, flags)
+            place.overlay.setattr(ino, size=0)
+        return self._opened(place, ino, flags)
 
     @guarded
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any
     ) -> tuple[FileInfo, EntryAttributes]:
-        found = self._made(parent_inode, name, stat.S_IFREG | stat.S_IMODE(mode), ctx)
-        return self._opened(found[0], flags), self._attributes(found)
+        place, found = self._made(parent_inode, name, stat.S_IFREG | stat.S_IMODE(mode), ctx)
+        return self._opened(place, found[0], flags), self._entry(place, found)
+
+    def _file(self, fh: int) -> tuple[Place, int]:
+        """Of a handle: the inode's number, and a bit that says whether it was opened for reading and writing."""
+        number, ino = split(fh >> 1)
+        return self._places[number], ino
 
     @guarded
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return self._overlay.read(fh >> 1, off, size)
+        place, ino = self._file(fh)
+        return place.overlay.read(ino, off, size)
 
     @guarded
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return self._overlay.write(fh >> 1, off, buf)
+        place, ino = self._file(fh)
+        return place.overlay.write(ino, off, buf)
 
     @guarded
     async def flush(self, fh: int) -> None:
@@ -297,15 +361,48 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def release(self, fh: int) -> None:
-        ino = fh >> 1
+        place, ino = self._file(fh)
         if fh & 1:
-            left = self._writable[ino] - 1
+            left = place.writable[ino] - 1
             if left:
-                self._writable[ino] = left
+                place.writable[ino] = left
             else:
-                del self._writable[ino]
-        self._overlay.closed(ino)
+                del place.writable[ino]
+        place.overlay.closed(ino)
 
     @guarded
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await trio.to_thread.run_sync(self._overlay.sync)
+        place, _ = self._file(fh)
+        await trio.to_thread.run_sync(place.overlay.sync)
+
+
+def attributes_of(node: int, found: "_native.Attributes", timeout: float) -> EntryAttributes:
+    _, mode, links, uid, gid, device, size, blocks, atime, mtime, ctime = found
+    entry = EntryAttributes()
+    entry.st_ino = shown(*split(node))
+    entry.st_mode = mode
+    entry.st_nlink = links
+    entry.st_uid = uid
+    entry.st_gid = gid
+    entry.st_rdev = os.makedev(*device)
+    entry.st_size = size
+    entry.st_blksize = 4096
+    entry.st_blocks = blocks
+    entry.st_atime_ns = atime
+    entry.st_mtime_ns = mtime
+    entry.st_ctime_ns = ctime
+    entry.entry_timeout = timeout
+    entry.attr_timeout = timeout
+    return entry
+
+
+def entry_of(found: Found | None) -> EntryAttributes:
+    """What was found in a special folder; that it is not there holds for no time: it may come at any moment."""
+    return absent(0) if found is None else attributes_of(*found)
+
+
+def absent(timeout: float) -> EntryAttributes:
+    entry = EntryAttributes()
+    entry.st_ino = 0
+    entry.entry_timeout = timeout
+    return entry

@@ -7,36 +7,36 @@ import pyfuse3
 
 from fusecas.mount.device import Device
 from fusecas.mount.operations import Operations
-from fusecas.workspace.workspace import Stale
+from fusecas.mount.places import Caches, Places
+from fusecas.mount.special import SpecialFolders
+from fusecas.workspace.workspaces import Workspaces
 
 MOST_TASKS = 16
-ATTRIBUTES_ONLY = -1
 
 
 class MountSession:
-    """One a process: pyfuse3 holds one mount. Made mounted; `serve` answers requests until it is unmounted."""
+    """One a process: pyfuse3 holds one mount. Made mounted, with workspace `name` as its root; `serve` answers requests
+    until it is unmounted. `disk`: a descriptor on the file system that has the repository."""
 
-    def __init__(self, operations: Operations, mountpoint: Path, *, allow_other: bool) -> None:
-        self._operations = operations
+    def __init__(self, workspaces: Workspaces, name: str, mountpoint: Path, disk: int, *, allow_other: bool) -> None:
+        workspace = workspaces.get(name)
+        self._places = Places()
+        root = self._places.add_workspace(workspace)
         self.device = Device(mountpoint, allow_other=allow_other)
-        pyfuse3.init(operations, self.device.path, {"fsname=fusecas"})
+        workspace.caches = Caches(root, self.device)
+        self._special = SpecialFolders(workspaces, self._places, self.device)
+        pyfuse3.init(Operations(self._places, self._special, disk), self.device.path, {"fsname=fusecas"})
         self.device.start()
 
     async def serve(self) -> None:
         await pyfuse3.main(min_tasks=1, max_tasks=MOST_TASKS)
 
-    # what the kernel has of the workspace; from a worker thread, while `serve` goes on
+    def end_workspace(self, name: str) -> None:
+        """It was removed. Call it in the mount's own thread; then `forget_name` in another one."""
+        self._places.end_workspace(name)
 
-    def flush(self) -> None:
-        """Stores through shared mappings reach the overlay: the kernel writes them back before it answers."""
-        for node in self._operations.writable_nodes():
-            self.device.notify_inode(node)
-
-    def drop(self, stale: Stale) -> None:
-        for parent, name in stale.names:
-            self.device.notify_entry(self._operations.node_of(parent), name)
-        for ino, all_of_it in stale.inodes:
-            self.device.notify_inode(self._operations.node_of(ino), 0 if all_of_it else ATTRIBUTES_ONLY)
+    def forget_name(self, name: str) -> None:
+        self._special.ended(name)
 
     def unmount(self, *, lazy: bool) -> None:
         """`serve` then returns. OSError while somebody is in it, unless `lazy`."""

@@ -110,10 +110,11 @@ class Repository:
 
 
 def find(start: Path) -> Path:
-    """The repository's folder that is nearest, here or upward."""
+    """The repository's folder that is nearest, here or upward; in a mount, the one that is mounted."""
     for place in (start, *start.parents):
-        if (place / FOLDER / "store").is_dir():
-            return place / FOLDER
+        for folder in (place / FOLDER, place / FOLDER / "repo"):  # the second one if we are in its mount
+            if os.path.isdir(folder / "store"):  # not Path.is_dir: it raises in a mount whose daemon is gone
+                return folder.resolve()
     raise RepositoryNotFound(f"no repository in {start} or above", hint="fusecas init makes one here")
 
 

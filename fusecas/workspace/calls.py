@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fusecas.errors import UsageError
-from fusecas.store import heads, revisions
+from fusecas.store import revisions
 from fusecas.store.ids import ObjectId, StateId, TimesId
 from fusecas.store.snapshot import Snapshot
 from fusecas.workspace.status import status as status_of
@@ -53,24 +53,25 @@ def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
         found = revisions.resolve(snapshot, ref, workspace.name)
         return Target(found.layer, found.state, found.times)
 
-    return _moved(workspace.checkout(find, _deed(parameters)))
+    return _moved(workspace, workspace.checkout(find, _deed(parameters)))
 
 
 def undo(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    steps = _number(parameters, "steps", 1)
-    return _moved(_workspace(workspaces, parameters).undo(steps, _deed(parameters)))
+    workspace = _workspace(workspaces, parameters)
+    return _moved(workspace, workspace.undo(_number(parameters, "steps", 1), _deed(parameters)))
 
 
 def redo(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    steps = _number(parameters, "steps", 1)
-    return _moved(_workspace(workspaces, parameters).redo(steps, _deed(parameters)))
+    workspace = _workspace(workspaces, parameters)
+    return _moved(workspace, workspace.redo(_number(parameters, "steps", 1), _deed(parameters)))
 
 
 def put_layer(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     """A state that the caller has stored (and still holds) becomes a layer on the head."""
     uid, gid = parameters["owner"]
     times = _text_or_none(parameters, "times")
-    moved = _workspace(workspaces, parameters).put_layer(
+    workspace = _workspace(workspaces, parameters)
+    moved = workspace.put_layer(
         _text(parameters, "verb"),
         StateId(ObjectId(bytes.fromhex(_text(parameters, "state")))),
         None if times is None else TimesId(ObjectId(bytes.fromhex(times))),
@@ -78,11 +79,11 @@ def put_layer(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
         _text_or_none(parameters, "message"),
         _deed(parameters),
     )
-    return _moved(moved)
+    return _moved(workspace, moved)
 
 
 def fork(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    made = workspaces.fork(_text(parameters, "name"), _name(parameters), _deed(parameters))
+    made = workspaces.fork(_text(parameters, "name"), _name(workspaces, parameters), _deed(parameters))
     return {"workspace": made.name, "id": made.id.hex()}
 
 
@@ -114,12 +115,12 @@ CALLS: dict[str, Call] = {
 # ---- parameters
 
 
-def _name(parameters: Parameters) -> str:
-    return _text(parameters, "ws") if "ws" in parameters else heads.DEFAULT
+def _name(workspaces: Workspaces, parameters: Parameters) -> str:
+    return _text(parameters, "ws") if "ws" in parameters else workspaces.default
 
 
 def _workspace(workspaces: Workspaces, parameters: Parameters) -> Workspace:
-    return workspaces.get(_name(parameters))
+    return workspaces.get(_name(workspaces, parameters))
 
 
 def _deed(parameters: Parameters) -> Deed:
@@ -145,8 +146,9 @@ def _number(parameters: Parameters, name: str, default: int) -> int:
     return value
 
 
-def _moved(moved: Moved) -> dict[str, Any]:
+def _moved(workspace: Workspace, moved: Moved) -> dict[str, Any]:
     return {
+        "workspace": workspace.name,
         "layer": None if moved.layer is None else moved.layer.hex(),
         "state": moved.state.hex(),
         "moved": moved.operation is not None,

@@ -24,7 +24,7 @@ from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
 from fusecas.workspace.moving import Plan, Planner, Side
 from fusecas.workspace.sealing import Sealed
-from fusecas.workspace.sides import DirIds
+from fusecas.workspace.sides import ROOT, DirIds
 from fusecas.workspace.storing import Saved, store_frozen
 from fusecas.workspace.target import Target
 from fusecas.workspace.undoing import Past
@@ -170,6 +170,13 @@ class Workspace:
         """The time of what has none: when the state came to this workspace."""
         operation = next(iter(snapshot.operations_back()), None)
         return 0 if operation is None else int(operation.time)
+
+    def view(self, target: Target) -> "_native.Overlay":
+        """A layer or a state to be looked at, as it would be here."""
+        with self.store.read() as snapshot:
+            standing = self._standing(snapshot, target.state, DirIds(None, target.times, None, ROOT + 1))
+            owner = self._live(snapshot).owner
+        return _native.Overlay.view(*standing, owner, self._load, self._read)
 
     def _load(self, object_id: bytes, kind: int) -> bytes:
         with self.store.read() as snapshot:

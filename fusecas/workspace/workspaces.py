@@ -13,14 +13,18 @@ from fusecas.workspace.workspace import ID_BYTES, OVERLAYS, Deed, Workspace
 
 
 class Workspaces:
-    """Belongs to the one process that serves the repository, or that holds it briefly. Thread-safe."""
+    """Belongs to the one process that serves the repository, or that holds it briefly. Thread-safe.
 
-    def __init__(self, repository: Repository) -> None:
+    `default`: the one that is meant if nobody says which.
+    """
+
+    def __init__(self, repository: Repository, default: str = heads.DEFAULT) -> None:
         self.repository = repository
+        self.default = default
         self._open: dict[str, Workspace] = {}
         self._opening = threading.Lock()
 
-    def get(self, name: str = heads.DEFAULT) -> Workspace:
+    def get(self, name: str) -> Workspace:
         """RefNotFound if there is none of that name."""
         with self._opening:
             found = self._open.get(name)
@@ -51,7 +55,7 @@ class Workspaces:
             heads.create_head(transaction, name, os.urandom(ID_BYTES), owner, *deed, verb="ws create")
         return self.get(name)
 
-    def fork(self, name: str, source: str = heads.DEFAULT, deed: Deed = Deed()) -> Workspace:
+    def fork(self, name: str, source: str, deed: Deed = Deed()) -> Workspace:
         """A new workspace with all that is in another one now, uncommitted changes included. Costs what the source has
         changed since it was last sealed, whatever it holds."""
         check_new_name(name)
