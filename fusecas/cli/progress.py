@@ -1,5 +1,6 @@
 """How far something is: a line on the terminal, for what takes longer than a second and somebody looks at."""
 
+import signal
 import sys
 import threading
 import time
@@ -65,6 +66,9 @@ class _Line:
         return self._title if self._told is None else f"{self._title}: {self._describe(*self._told)}"
 
     def _show(self) -> None:
+        # Ctrl-Z is for the main thread. A thread that starts another one may be handed what was meant for the process;
+        # Python would then keep it until the main thread wakes, which waits for input.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
