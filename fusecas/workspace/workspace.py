@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fusecas import _native
-from fusecas.errors import Conflict, DamagedEnvironment
+from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem
 from fusecas.store import heads, trees
 from fusecas.store.ids import InodesId, Kind, LayerId, ObjectId, StateId, TimesId
 from fusecas.store.kinds import EntryKind, Layer
@@ -21,6 +21,9 @@ from fusecas.store.transaction import Transaction
 from fusecas.workspace.sealing import INLINE_XATTR, Changed, Sealed, Sealer
 
 OVERLAYS = "overlays"
+LONG, TOO_LONG = 16 << 20, 64 << 20
+NODE_BYTES = 256
+"""What a changed inode takes in a journal without its past, about."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,7 +54,10 @@ class Workspace:
         with self.store.read() as snapshot:
             head = heads.read_head(snapshot, name)
         self.id = head.workspace.id
-        self.overlay = self._open(head.live)
+        try:
+            self.overlay = self._open(head.live)
+        except _native.FormatError as error:
+            raise Damaged(f"workspace {name}: {error}", hint="its layers are whole: fusecas verify") from error
 
     def flush_mappings_by(self, flush: Callable[[], None]) -> None:
         """What brings stores through shared mappings to the overlay before a seal: only a mount knows."""
@@ -86,8 +92,6 @@ class Workspace:
             self._load,
             self._read,
         )
-        # What was replayed must not be lost to a power cut once the row says where it ends.
-        overlay.sync()
         ranges = (*overlay.ranges, (overlay.stream, 0, None))
         with self.store.write() as transaction:
             now = transaction.get_live(self.id)
@@ -126,7 +130,18 @@ class Workspace:
             self._flush()
             return self._seal(self._to_state).state
 
+    def is_long(self) -> bool:
+        """Whether the journal has become so long that a start would take its time: `seal` makes it short."""
+        length = self.overlay.log_bytes
+        _, changed, _, _ = self.overlay.figures()
+        return length > TOO_LONG or length > max(LONG, 4 * NODE_BYTES * changed)
+
     def _seal(self, publish: "Callable[[Transaction, Sealed | None], Committed]") -> Committed:
+        if self.overlay.failed:
+            raise StorageProblem(
+                f"workspace {self.name} is read-only: the disk has failed to store what was written to it",
+                hint="see to the disk, then unmount and mount again",
+            )
         end = self.overlay.freeze()
         if end is None:
             with self.store.write() as transaction:
