@@ -233,6 +233,14 @@ class Overlay:
     def position(self) -> int: ...
     @property
     def next_inode(self) -> int: ...
+    @property
+    def log_bytes(self) -> int:
+        """How long the journal is that a start would have to do again."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a sync has failed: then nothing is changed or made durable any more until it is opened again."""
+
     def lookup(self, parent: int, name: bytes) -> Attributes | None:
         """What is at a name; the caller then holds it until `forget`."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fusecas import _native
-from fusecas.errors import Conflict, DamagedEnvironment
+from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem
 from fusecas.store import heads, trees
 from fusecas.store.heads import Head
 from fusecas.store.ids import InodesId, Kind, LayerId, ObjectId, StateId, TimesId
@@ -31,6 +31,9 @@ from fusecas.workspace.undoing import Past
 
 OVERLAYS = "overlays"
 ID_BYTES = 16
+LONG, TOO_LONG = 16 << 20, 64 << 20
+NODE_BYTES = 256
+"""What a changed inode takes in a journal without its past, about."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -126,7 +129,10 @@ class Workspace:
         with self.store.read() as snapshot:
             head = heads.read_head(snapshot, name)
         self.id = head.workspace.id
-        self.overlay = self._open(head.live)
+        try:
+            self.overlay = self._open(head.live)
+        except _native.FormatError as error:
+            raise Damaged(f"workspace {name}: {error}", hint="its layers are whole: fusecas verify") from error
 
     def close(self) -> None:
         """Make everything durable; what is uncommitted stays so."""
@@ -144,8 +150,6 @@ class Workspace:
         overlay = _native.Overlay(
             folder, *standing, live.owner, live.next_inode, live.ranges, live.boot == boot_id(), self._load, self._read
         )
-        # What was replayed must not be lost to a power cut once the row says where it ends.
-        overlay.sync()
         ranges = (*overlay.ranges, (overlay.stream, 0, None))
         with self.store.write() as transaction:
             now = transaction.get_live(self.id)
@@ -201,7 +205,18 @@ class Workspace:
             self.caches.flush()
             return self._seal(self._to_state).state
 
+    def is_long(self) -> bool:
+        """Whether the journal has become so long that a start would take its time: `seal` makes it short."""
+        length = self.overlay.log_bytes
+        _, changed, _, _ = self.overlay.figures()
+        return length > TOO_LONG or length > max(LONG, 4 * NODE_BYTES * changed)
+
     def _seal(self, publish: "Callable[[Transaction, Sealed | None], Committed]") -> Committed:
+        if self.overlay.failed:
+            raise StorageProblem(
+                f"workspace {self.name} is read-only: the disk has failed to store what was written to it",
+                hint="see to the disk, then unmount and mount again",
+            )
         end = self.overlay.freeze()
         if end is None:
             with self.store.write() as transaction:

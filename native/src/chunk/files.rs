@@ -211,7 +211,7 @@ fn read_once(directory: BorrowedFd<'_>, file: &Wanted, buffer: &mut Bytes) -> Re
     let (descriptor, before) = open_regular(directory, &file.name)?;
     let is_same = before.st_dev == file.device
         && before.st_ino == file.inode
-        && (before.st_ctime, before.st_ctime_nsec as i64) == file.changed
+        && (before.st_ctime, before.st_ctime_nsec) == file.changed
         && before.st_size <= MOST_AT_ONCE;
     if !is_same || FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
         return Err(Errno::STALE);
@@ -239,7 +239,7 @@ fn same_stamp(one: &Stat, other: &Stat) -> bool {
 }
 
 fn mtime_of(stat: &Stat) -> (i64, i64) {
-    (stat.st_mtime, stat.st_mtime_nsec as i64)
+    (stat.st_mtime, stat.st_mtime_nsec)
 }
 
 /// Feed up to about `budget` bytes of data from the descriptor's position; holes cost nothing. 0 at the end.

@@ -7,6 +7,7 @@ use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub const BLOCK: usize = 4096;
 const SMALLEST: u32 = 256;
@@ -22,7 +23,7 @@ pub struct Span {
 
 /// A file, mapped whole and shared.
 pub struct Mapped {
-    pub file: OwnedFd,
+    pub file: Arc<OwnedFd>,
     start: *mut u8,
     pub length: usize,
 }
@@ -37,11 +38,12 @@ impl Mapped {
     pub fn create(folder: impl AsFd, name: &str, length: usize) -> Result<Mapped, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = fs::openat(&folder, name, flags, Mode::from_raw_mode(0o600))?;
-        if let Err(errno) = fs::fallocate(&file, FallocateFlags::empty(), 0, length as u64) {
+        let made =
+            fs::fallocate(&file, FallocateFlags::empty(), 0, length as u64).and_then(|()| Mapped::map(file, length));
+        if made.is_err() {
             let _ = fs::unlinkat(&folder, name, AtFlags::empty()); // it never was of any use; the first error counts
-            return Err(errno);
         }
-        Mapped::map(file, length)
+        made
     }
 
     pub fn open(folder: impl AsFd, name: &str) -> Result<Mapped, Errno> {
@@ -60,7 +62,7 @@ impl Mapped {
         let start = unsafe {
             mmap(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)?
         };
-        Ok(Mapped { file, start: start.cast(), length })
+        Ok(Mapped { file: Arc::new(file), start: start.cast(), length })
     }
 
     pub fn bytes(&self, at: usize, length: usize) -> &[u8] {
@@ -74,6 +76,15 @@ impl Mapped {
         assert!(at.checked_add(length).is_some_and(|end| end <= self.length));
         // SAFETY: as in `bytes`, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), length) }
+    }
+
+    /// Make pages look changed, so that the next sync writes them: one that failed leaves them clean.
+    pub fn touch(&mut self, at: usize, length: usize) {
+        for page in self.bytes_mut(at, length).chunks_mut(BLOCK) {
+            let byte: *mut u8 = &mut page[0];
+            // SAFETY: a valid byte that we borrow exclusively; volatile, as a store of what is there is no store else.
+            unsafe { byte.write_volatile(byte.read_volatile()) }
+        }
     }
 }
 
@@ -98,8 +109,21 @@ pub struct Arena {
     waiting: Vec<(u64, Span)>,
     /// Written to since they were last synced.
     unsynced: BTreeSet<u32>,
+    new_files: bool,
     next: u32,
     next_size: u32,
+}
+
+/// A segment that holds nothing, on its way back to the disk: to be removed with nothing locked.
+pub struct Idle {
+    number: u32,
+    _mapped: Mapped,
+}
+
+impl Idle {
+    pub fn remove(self, folder: impl AsFd) {
+        let _ = fs::unlinkat(folder, name_of(self.number), AtFlags::empty()); // else after the next start
+    }
 }
 
 fn name_of(segment: u32) -> String {
@@ -114,16 +138,18 @@ impl Arena {
             segments: BTreeMap::new(),
             free: BTreeMap::new(),
             waiting: Vec::new(),
-            unsynced: BTreeSet::new(),
+            unsynced: present.iter().copied().collect(),
+            new_files: true,
             next: 0,
             next_size: SMALLEST,
         };
         for number in present {
-            let mapped = match Mapped::open(&arena.folder, &name_of(*number)) {
-                Err(Errno::INVAL) => continue, // made, and then the machine stopped before it had its space
-                other => other?,
-            };
-            arena.add(*number, mapped);
+            match Mapped::open(&arena.folder, &name_of(*number)) {
+                Ok(mapped) if mapped.length >= BLOCK => arena.add(*number, mapped),
+                // Made, and then the machine stopped before it had its space.
+                Ok(_) | Err(Errno::INVAL) => fs::unlinkat(&arena.folder, name_of(*number), AtFlags::empty())?,
+                Err(errno) => return Err(errno),
+            }
         }
         Ok(arena)
     }
@@ -170,10 +196,11 @@ impl Arena {
             match Mapped::create(&self.folder, &name_of(self.next), blocks as usize * BLOCK) {
                 Ok(mapped) => {
                     self.next_size = (self.next_size * 2).min(LARGEST);
+                    self.new_files = true;
                     self.add(self.next, mapped);
                     return Ok(());
                 }
-                Err(Errno::NOSPC) if blocks > SMALLEST => blocks = SMALLEST.max(blocks / 4),
+                Err(Errno::NOSPC | Errno::DQUOT) if blocks > SMALLEST => blocks = SMALLEST.max(blocks / 4),
                 Err(errno) => return Err(errno),
             }
         }
@@ -241,15 +268,24 @@ impl Arena {
         self.segments.get(&span.segment).is_some_and(|segment| span.block + span.length <= segment.blocks)
     }
 
-    /// The files that must be synced before a mark, as descriptors of their own.
-    pub fn take_unsynced(&mut self) -> Result<Vec<OwnedFd>, Errno> {
-        let numbers = std::mem::take(&mut self.unsynced);
-        let files = numbers.iter().filter_map(|number| self.segments.get(number));
-        files.map(|segment| rustix::io::fcntl_dupfd_cloexec(&segment.mapped.file, 0)).collect()
+    /// These blocks are written by the next sync, whether they look changed or not.
+    pub fn touch(&mut self, span: Span) {
+        self.unsynced.insert(span.segment);
+        let found = self.segments.get_mut(&span.segment).expect("a block of a segment that is there");
+        found.mapped.touch(span.block as usize * BLOCK, span.length as usize * BLOCK);
     }
 
-    /// Give segments back to the disk that hold nothing; one small one stays.
-    pub fn trim(&mut self) {
+    /// The files that must be synced before a mark, and whether their folder must be, too.
+    pub fn take_unsynced(&mut self) -> (Vec<Arc<OwnedFd>>, bool) {
+        let numbers = std::mem::take(&mut self.unsynced);
+        let files = numbers.iter().filter_map(|number| self.segments.get(number));
+        (files.map(|segment| segment.mapped.file.clone()).collect(), std::mem::take(&mut self.new_files))
+    }
+
+    /// Take out the segments that hold nothing, for the disk to have them back; one small one stays.
+    #[must_use]
+    pub fn trim(&mut self) -> Vec<Idle> {
+        let mut idle = Vec::new();
         let held: BTreeSet<u32> = self.waiting.iter().map(|(_, span)| span.segment).collect();
         let mut kept = false;
         let all: Vec<(u32, u32)> = self.segments.iter().map(|(number, segment)| (*number, segment.blocks)).collect();
@@ -262,13 +298,12 @@ impl Arena {
                 continue;
             }
             self.free.remove(&(number, 0));
-            self.segments.remove(&number);
             self.unsynced.remove(&number);
-            let _ = fs::unlinkat(&self.folder, name_of(number), AtFlags::empty());
-            // tried again when it is opened
+            idle.extend(self.segments.remove(&number).map(|segment| Idle { number, _mapped: segment.mapped }));
         }
         self.next_size =
             SMALLEST.max(self.segments.values().map(|segment| segment.blocks).max().unwrap_or(0)).min(LARGEST);
+        idle
     }
 
     pub fn used_blocks(&self) -> u64 {
@@ -352,6 +387,33 @@ impl Runs {
             }
         }
         self.0.insert(at, run);
+    }
+
+    /// The runs of these that `other` does not have at the same place.
+    pub fn without(&self, other: &Runs) -> Vec<Run> {
+        let mut gone = Vec::new();
+        for (start, run) in self.iter() {
+            let mut into = 0;
+            while into < run.length {
+                let here = Run { block: run.block + into, length: run.length - into, ..run };
+                let length = match other.at(start + u64::from(into)) {
+                    Ok(there) => {
+                        let length = there.length.min(here.length);
+                        if (there.segment, there.block) != (here.segment, here.block) {
+                            gone.push(Run { length, ..here });
+                        }
+                        length
+                    }
+                    Err(gap) => {
+                        let length = gap.min(u64::from(here.length)) as u32;
+                        gone.push(Run { length, ..here });
+                        length
+                    }
+                };
+                into += length;
+            }
+        }
+        gone
     }
 
     pub fn retain(&mut self, keep: impl Fn(&Run) -> bool) {

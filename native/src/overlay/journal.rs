@@ -9,6 +9,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub const SEGMENT: u64 = 4 << 20;
 const HEADER: usize = 16;
@@ -109,17 +110,10 @@ impl Journal {
     }
 
     /// The files that must be synced before a mark, and whether their folder must be, too.
-    pub fn take_unsynced(&mut self) -> Result<(Vec<OwnedFd>, bool), Errno> {
+    pub fn take_unsynced(&mut self) -> (Vec<Arc<OwnedFd>>, bool) {
         let indices = std::mem::take(&mut self.unsynced);
         let files = indices.iter().filter_map(|index| self.segments.get(index));
-        let files = files.map(|mapped| rustix::io::fcntl_dupfd_cloexec(&mapped.file, 0)).collect::<Result<_, _>>()?;
-        Ok((files, std::mem::take(&mut self.new_files)))
-    }
-
-    /// What could not be synced must be, before the next mark.
-    pub fn unsynced_again(&mut self) {
-        self.unsynced = self.segments.keys().copied().collect();
-        self.new_files = true;
+        (files.map(|mapped| mapped.file.clone()).collect(), std::mem::take(&mut self.new_files))
     }
 
     /// Records before this position are needed no more.
@@ -133,8 +127,30 @@ impl Journal {
     }
 }
 
+/// Sync what lies between two positions, whether it looks changed or not.
+pub fn sync(folder: &OwnedFd, stream: u64, from: u64, to: u64) -> Result<(), Errno> {
+    let mut at = from;
+    while at < to {
+        let index = at / SEGMENT;
+        let end = to.min((index + 1) * SEGMENT);
+        match Mapped::open(folder, &name_of(stream, index)) {
+            Ok(mut mapped) => {
+                mapped.touch((at % SEGMENT) as usize, (end - at) as usize);
+                fs::fdatasync(&mapped.file)?;
+            }
+            Err(Errno::NOENT) => {} // skipped to, and then nothing was written any more
+            Err(errno) => return Err(errno),
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// Records with the positions that they begin at.
+pub type Records = Vec<(u64, Vec<u8>)>;
+
 /// The records of a stream from one position up to another (or to the last whole one), and where they end.
-pub fn read(folder: &OwnedFd, stream: u64, from: u64, to: Option<u64>) -> Result<(Vec<Vec<u8>>, u64), Errno> {
+pub fn read(folder: &OwnedFd, stream: u64, from: u64, to: Option<u64>) -> Result<(Records, u64), Errno> {
     let mut records = Vec::new();
     let mut position = from;
     let mut open: Option<(u64, Mapped)> = None;
@@ -167,7 +183,7 @@ pub fn read(folder: &OwnedFd, stream: u64, from: u64, to: Option<u64>) -> Result
         if seal(stream, position, body).to_le_bytes() != header[8..] {
             break;
         }
-        records.push(body.to_vec());
+        records.push((position, body.to_vec()));
         position += padded(length as usize);
     }
     Ok((records, position))

@@ -5,7 +5,9 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 const SLOT: usize = 64;
-const SIZE: u64 = 2 * SLOT as u64;
+/// Far enough apart for no write to tear both.
+const APART: usize = 4096;
+const SIZE: u64 = 2 * APART as u64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -17,7 +19,7 @@ pub struct Mark {
 /// The file of marks: two slots, written in turn, so that one of them is always whole.
 pub struct Marks {
     file: OwnedFd,
-    last: Mark,
+    slots: [Option<Mark>; 2],
 }
 
 fn encode(mark: Mark) -> [u8; SLOT] {
@@ -53,26 +55,27 @@ impl Marks {
                 length => read += length,
             }
         }
-        let whole = [decode(&bytes[..SLOT]), decode(&bytes[SLOT..])];
-        let last = whole.into_iter().flatten().max_by_key(|mark| mark.count);
-        Ok(Marks { file, last: last.unwrap_or(Mark { count: 0, stream: 0, position: 0 }) })
+        Ok(Marks { file, slots: [decode(&bytes[..SLOT]), decode(&bytes[APART..APART + SLOT])] })
     }
 
-    pub fn last(&self) -> Mark {
-        self.last
+    /// Up to where this stream has reached the disk, as far as a mark says so.
+    pub fn of_stream(&self, stream: u64) -> u64 {
+        let marks = self.slots.iter().flatten().filter(|mark| mark.stream == stream);
+        marks.map(|mark| mark.position).max().unwrap_or(0)
     }
 
     /// Write a mark and sync it: what it covers must have been synced before.
     pub fn write(&mut self, stream: u64, position: u64) -> Result<(), Errno> {
-        let mark = Mark { count: self.last.count + 1, stream, position };
+        let last = self.slots.iter().flatten().map(|mark| mark.count).max().unwrap_or(0);
+        let mark = Mark { count: last + 1, stream, position };
         let slot = encode(mark);
-        let at = (mark.count % 2) * SLOT as u64;
+        let at = (mark.count % 2) * APART as u64;
         let mut written = 0;
         while written < SLOT {
             written += rustix::io::pwrite(&self.file, &slot[written..], at + written as u64)?;
         }
         fs::fdatasync(&self.file)?;
-        self.last = mark;
+        self.slots[(mark.count % 2) as usize] = Some(mark);
         Ok(())
     }
 }

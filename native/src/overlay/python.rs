@@ -1,6 +1,6 @@
 //! The overlay for Python: one object a workspace, thread-safe; every call lets go of the GIL.
 
-use super::arena::Arena;
+use super::arena::{Arena, Idle};
 use super::base::{Base, BaseDir, Known};
 use super::journal::Journal;
 use super::mark::Marks;
@@ -18,6 +18,7 @@ use crate::chunk::python::{into, Batch};
 use crate::codec::ids::Id;
 use crate::codec::python::FormatError;
 use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 use rustix::fd::OwnedFd;
@@ -36,6 +37,8 @@ struct Marking {
     begun: u64,
     done: u64,
     running: bool,
+    /// A sync has failed: what it should have written may be lost though the next one succeeds. No mark any more.
+    failed: bool,
 }
 
 struct Core {
@@ -72,7 +75,7 @@ impl Core {
         Core {
             state: Mutex::new(state),
             ungated: Condvar::new(),
-            marking: Mutex::new(Marking { marks, begun: 0, done: 0, running: false }),
+            marking: Mutex::new(Marking { marks, begun: 0, done: 0, running: false, failed: false }),
             marked: Condvar::new(),
             folder,
             load,
@@ -171,6 +174,9 @@ impl Core {
         }
         let wanted = marking.begun + 1;
         while marking.done < wanted {
+            if marking.failed {
+                return Err(Errno::IO);
+            }
             if marking.running {
                 marking = self.marked.wait(marking).expect("marking has panicked");
                 continue;
@@ -190,16 +196,19 @@ impl Core {
             match written {
                 Ok(epoch) => {
                     marking.done = number;
-                    self.lock().arena.marked(epoch);
+                    let idle = {
+                        let mut state = self.lock();
+                        state.arena.marked(epoch);
+                        state.arena.trim()
+                    };
+                    self.give_back(idle);
                 }
                 Err(errno) => {
+                    marking.failed = true;
                     self.lock().failed = true;
                     return Err(errno);
                 }
             }
-        }
-        if self.lock().failed {
-            return Err(Errno::IO);
         }
         Ok(())
     }
@@ -209,17 +218,22 @@ impl Core {
         let (blocks, logs, new_files, at) = {
             let mut state = self.lock();
             state.epoch += 1;
-            let blocks = state.arena.take_unsynced()?;
-            let (logs, new_files) = state.journal.take_unsynced()?;
-            (blocks, logs, new_files, (state.journal.stream(), state.journal.position(), state.epoch))
+            let (blocks, new_segments) = state.arena.take_unsynced();
+            let (logs, new_logs) = state.journal.take_unsynced();
+            let at = (state.journal.stream(), state.journal.position(), state.epoch);
+            (blocks, logs, new_segments || new_logs, at)
         };
         for file in blocks.iter().chain(&logs) {
             fs::fdatasync(file)?;
         }
-        if new_files || !blocks.is_empty() {
+        if new_files {
             fs::fsync(&self.folder)?;
         }
         Ok(at)
+    }
+
+    fn give_back(&self, idle: Vec<Idle>) {
+        idle.into_iter().for_each(|segment| segment.remove(&self.folder));
     }
 }
 
@@ -285,7 +299,7 @@ fn base_and_root(
 
 #[pymethods]
 impl Overlay {
-    /// Open a workspace's files and do again what its journal holds.
+    /// Open a workspace's files and do again what its journal holds; that is durable then, and `ranges` says where it is.
     #[new]
     #[pyo3(signature = (folder, root, mode, ext, links, time, owner, next, ranges, same_boot, load, read))]
     #[allow(clippy::too_many_arguments)] // what a live row and its state say
@@ -313,10 +327,15 @@ impl Overlay {
         let stream = opened.state.journal.stream();
         let core = Core::new(opened.state, Some(opened.marks), folder, load, read);
         py.detach(|| {
-            for record in &opened.records {
+            for (at, record) in opened.records.iter().enumerate() {
+                if at == opened.marked {
+                    core.lock().replay_unmarked();
+                }
                 core.run_detached(|state| state.replay(record))?;
             }
-            core.run_detached(|state| state.claim_blocks())
+            core.run_detached(|state| state.claim_blocks())?;
+            // A row will say where the old streams end. Their marks stay: until then, they say what a power cut left.
+            core.sync().map(|_| ()).map_err(to_errno)
         })?;
         Ok(Overlay { core: Arc::new(core), ranges: opened.ranges, stream })
     }
@@ -344,6 +363,12 @@ impl Overlay {
         Ok(Overlay { core: Arc::new(core), ranges: Vec::new(), stream: 0 })
     }
 
+    /// Who opens a workspace is asked for what it needs, and so refers to itself: the collector must see that.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.core.load)?;
+        visit.call(&self.core.read)
+    }
+
     /// What was done again: (stream, start, end) of each range, and the new stream that comes after them.
     #[getter]
     fn ranges(&self) -> Vec<(u64, u64, Option<u64>)> {
@@ -358,6 +383,18 @@ impl Overlay {
     #[getter]
     fn position(&self, py: Python<'_>) -> u64 {
         py.detach(|| self.core.lock().journal.position())
+    }
+
+    /// How long the journal is that a start would have to do again, in bytes.
+    #[getter]
+    fn log_bytes(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.core.lock().log_bytes())
+    }
+
+    /// Whether a sync has failed: then nothing is changed or made durable any more until it is opened again.
+    #[getter]
+    fn failed(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.core.lock().failed)
     }
 
     #[getter]
@@ -656,7 +693,8 @@ impl Overlay {
             stored.insert(ino, Stored::Dir(base_dir(ids)?));
         }
         let links = optional_id(links)?;
-        self.core.run(py, |state| state.retire(&stored, links))?;
+        let idle = self.core.run(py, |state| state.retire(&stored, links))?;
+        py.detach(|| self.core.give_back(idle));
         // The streams that were replayed when this was opened are in the store now.
         let current = format!("j-{}-", self.stream);
         for name in files_of(&self.core.folder).map_err(to_errno)? {

@@ -189,6 +189,7 @@ impl Rebase {
         state.groups = None;
         let position = state.journal.position();
         state.journal.forget_before(position);
+        (state.log_before, state.log_start) = (0, position);
         stale
     }
 

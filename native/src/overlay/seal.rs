@@ -1,6 +1,6 @@
 //! A generation is frozen, stored by others, and then forgotten: or taken back, if it could not be stored.
 
-use super::arena::Run;
+use super::arena::{Idle, Run};
 use super::base::BaseDir;
 use super::node::{Body, DirBody, Node};
 use super::state::{Generation, Held, State};
@@ -32,11 +32,18 @@ impl State {
         let nodes = std::mem::take(&mut self.open);
         self.frozen = Some(Arc::new(Generation { nodes, end: self.journal.position(), number: self.generation }));
         self.generation += 1;
+        // Who has no name is in no generation: its blocks are freed when it goes.
+        for orphan in self.orphans.values_mut() {
+            if let Body::File(file) = &mut orphan.body {
+                file.runs.adopt(self.generation);
+            }
+        }
         Ok(true)
     }
 
-    /// The frozen generation is in the store, and the workspace's row says so: forget it.
-    pub fn retire(&mut self, stored: &HashMap<Ino, Stored>, links: Option<Id>) -> Result<()> {
+    /// The frozen generation is in the store, and the workspace's row says so: forget it. What is left over is to be
+    /// given back to the disk.
+    pub fn retire(&mut self, stored: &HashMap<Ino, Stored>, links: Option<Id>) -> Result<Vec<Idle>> {
         let Some(frozen) = self.frozen.take() else { return refuse(Errno::INVAL) };
         let clean_of = |ino: Ino, node: &Node| -> Node {
             let mut clean = node.clone();
@@ -88,8 +95,8 @@ impl State {
         self.groups = None;
         self.free_generation(&frozen);
         self.journal.forget_before(frozen.end);
-        self.arena.trim();
-        Ok(())
+        (self.log_before, self.log_start) = (0, frozen.end);
+        Ok(self.arena.trim())
     }
 
     /// Whether the open generation has removed what the frozen one has: then nothing leads to it any more.
@@ -121,8 +128,10 @@ impl State {
             end: shared.end,
             number: shared.number,
         });
-        let gone: Vec<Ino> =
+        let gone: HashSet<Ino> =
             frozen.nodes.iter().filter(|(ino, node)| self.is_gone(&frozen, **ino, node)).map(|(ino, _)| *ino).collect();
+        // Blocks that were written over or removed since: the generation would have freed them.
+        let mut unused: Vec<Run> = Vec::new();
         for (ino, mut node) in frozen.nodes {
             if let Body::File(file) = &mut node.body {
                 file.runs.adopt(generation);
@@ -137,12 +146,18 @@ impl State {
                     (Body::File(later), Body::File(earlier)) => {
                         later.changed |= earlier.changed;
                         later.runs.adopt(generation);
+                        unused.extend(earlier.runs.without(&later.runs));
                     }
                     _ => {}
                 },
                 None if gone.contains(&ino) => {
-                    if let Some(Body::File(orphan)) = self.orphans.get_mut(&ino).map(|orphan| &mut orphan.body) {
-                        orphan.runs.adopt(generation);
+                    let Body::File(earlier) = node.body else { continue };
+                    match self.orphans.get_mut(&ino).map(|orphan| &mut orphan.body) {
+                        Some(Body::File(orphan)) => {
+                            orphan.runs.adopt(generation);
+                            unused.extend(earlier.runs.without(&orphan.runs));
+                        }
+                        _ => unused.extend(earlier.runs.iter().map(|(_, run)| run)),
                     }
                 }
                 None => {
@@ -150,6 +165,7 @@ impl State {
                 }
             }
         }
+        unused.into_iter().for_each(|run| self.free_run(run));
     }
 }
 

@@ -51,6 +51,10 @@ pub struct State {
     pub orphans: HashMap<Ino, Node>,
     pub next: Ino,
     pub journal: Journal,
+    /// How much of the disk the streams take that were done again and are not in the store yet.
+    pub log_before: u64,
+    /// Where in the journal that begins which is not in the store.
+    pub log_start: u64,
     pub arena: Arena,
     pub epoch: u64,
     pub generation: u64,
@@ -90,6 +94,8 @@ impl State {
             orphans: HashMap::new(),
             next,
             journal,
+            log_before: 0,
+            log_start: 0,
             arena,
             epoch: 1,
             generation: 1,
@@ -644,10 +650,15 @@ impl State {
         is_held
     }
 
+    /// How long the journal is that a start would have to do again.
+    pub fn log_bytes(&self) -> u64 {
+        self.log_before + self.journal.position() - self.log_start
+    }
+
     // blocks
 
     /// Nobody will read these blocks any more, unless an older generation does.
-    fn free_run(&mut self, run: Run) {
+    pub fn free_run(&mut self, run: Run) {
         if self.replaying || run.generation != self.generation {
             return; // not claimed yet, or a frozen generation's: freed when that is stored
         }
