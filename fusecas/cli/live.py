@@ -14,6 +14,7 @@ from fusecas.cli import output
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
 from fusecas.client import Client, NoDaemon, to_exception
 from fusecas.errors import EnvironmentProblem
+from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -127,38 +128,27 @@ def status(call: "Call", repo: Path | None) -> Any:
             found = client.call("status")
     except NoDaemon:
         found = _status_here(folder)
-    changes = [(letter, os.fsencode(path), is_directory) for letter, path, is_directory in found["changes"]]
     if not call.as_json:
-        place = found["mountpoint"]
-        print(f"mounted at {output.printable(place)}" if place else "not mounted")
-        for letter, path, is_directory in changes:
+        is_mounted = found["mountpoint"] is not None
+        print(f"mounted at {output.path_text(path_of(found, 'mountpoint'))}" if is_mounted else "not mounted")
+        for each in found["changes"]:
+            letter, path = each["letter"], output.path_text(path_of(each)) or "."
             colour = {"A": "green", "D": "red"}.get(letter, "yellow")
-            print(f"{output.paint(letter, colour)} {output.path_text(path) or '.'}{'/' if is_directory else ''}")
-        if not changes:
+            print(f"{output.paint(letter, colour)} {path}{'/' if each['directory'] else ''}")
+        if not found["changes"]:
             print("nothing uncommitted")
-    return {
-        "mountpoint": found["mountpoint"],
-        "workspace": found["workspace"],
-        "changes": [
-            {"letter": letter, **output.path_fields(path), "directory": is_directory}
-            for letter, path, is_directory in changes
-        ],
-    }
+    return found
 
 
 def _status_here(folder: Path) -> dict[str, Any]:
     from fusecas.store.repository import Repository
+    from fusecas.workspace.status import as_json
     from fusecas.workspace.status import status as status_of
     from fusecas.workspace.workspace import Workspace
 
     with Repository.open(folder) as repository, repository.held_briefly():
         workspace = Workspace(repository)
-        found = status_of(workspace)
-        return {
-            "mountpoint": None,
-            "workspace": workspace.name,
-            "changes": [[each.letter, os.fsdecode(each.path), each.is_directory] for each in found],
-        }
+        return {"mountpoint": None, "pid": None, **as_json(workspace.name, status_of(workspace))}
 
 
 @verb("commit")

@@ -16,13 +16,16 @@ from typing import Any
 
 import trio
 
-from fusecas.daemon.control import Control, problem
+from fusecas.daemon.changes import Changes
+from fusecas.daemon.control import Control
+from fusecas.daemon.rpc import checked, problem
 from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
 from fusecas.mount import device as devices
 from fusecas.mount.operations import Operations
 from fusecas.mount.session import MountSession
 from fusecas.store.repository import Repository
-from fusecas.workspace.status import status
+from fusecas.wire import path_fields
+from fusecas.workspace.status import as_json, status
 from fusecas.workspace.workspace import Committed, Workspace
 
 log = logging.getLogger("fusecas.daemon")
@@ -44,8 +47,9 @@ class Daemon:
         self._committing = trio.Lock()
 
     async def run(self, ready: Any) -> None:
-        methods = {"status": self._status, "commit": self._commit, "umount": self._umount, "changes": self._changes}
-        self._control = control = Control(self._repository.folder, methods)
+        changes = Changes(lambda _name: self._workspace.overlay)
+        methods = {"status": self._status, "commit": self._commit, "umount": self._umount, **changes.methods}
+        self._control = control = Control(self._repository.folder, methods, changes.conversations)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_requests, nursery.cancel_scope)
@@ -95,21 +99,15 @@ class Daemon:
     async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
         found = await trio.to_thread.run_sync(status, self._workspace)
         return {
-            "mountpoint": str(self._mountpoint),
+            **path_fields(os.fsencode(self._mountpoint), "mountpoint"),
             "pid": os.getpid(),
-            "workspace": self._workspace.name,
-            "changes": [[each.letter, os.fsdecode(each.path), each.is_directory] for each in found],
+            **as_json(self._workspace.name, found),
         }
 
-    async def _changes(self, params: dict[str, Any]) -> dict[str, Any]:
-        since = int(params.get("since", 0))
-        events = self._workspace.overlay.events(since)
-        paths = None if events is None else [[number, os.fsdecode(path)] for number, path in events]
-        return {"last": self._workspace.overlay.event, "changes": paths}
-
     async def _commit(self, params: dict[str, Any]) -> dict[str, Any]:
-        argv = [each.encode(errors="surrogateescape") for each in params.get("argv", [])]
-        message, actor = params.get("message"), params.get("actor", "")
+        given = checked(params, message=(str, None), argv=(list, []), actor=(str, ""))
+        argv = [str(each).encode(errors="surrogateescape") for each in given["argv"]]
+        message, actor = given["message"], given["actor"]
         async with self._committing:
             done: Committed = await trio.to_thread.run_sync(
                 partial(self._workspace.commit, message, argv=argv, actor=actor)
@@ -122,8 +120,9 @@ class Daemon:
         }
 
     async def _umount(self, params: dict[str, Any]) -> dict[str, Any]:
+        lazy = checked(params, lazy=(bool, False))["lazy"]
         try:
-            await self._end(lazy=bool(params.get("lazy")))
+            await self._end(lazy=lazy)
         except OSError as error:
             raise InUse(
                 f"{self._mountpoint} can't be unmounted: {error.strerror}",
