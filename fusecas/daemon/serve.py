@@ -19,8 +19,8 @@ import trio
 from fusecas.daemon.changes import Changes
 from fusecas.daemon.control import Control
 from fusecas.daemon.rpc import checked, problem
-from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
-from fusecas.mount import device as devices
+from fusecas.errors import EnvironmentProblem, FusecasError, InUse
+from fusecas.mount.mountpoint import prepare, record
 from fusecas.mount.operations import Operations
 from fusecas.mount.session import MountSession
 from fusecas.store.repository import Repository
@@ -31,6 +31,7 @@ from fusecas.workspace.workspace import Committed, Workspace
 log = logging.getLogger("fusecas.daemon")
 PATIENCE = 10.0
 MARK_EVERY = 5.0
+GRACE = 2.0
 
 
 class Daemon:
@@ -57,7 +58,7 @@ class Daemon:
                 listener = control.listen()
                 nursery.start_soon(control.serve, listener)
                 nursery.start_soon(self._mark_now_and_then)
-                nursery.start_soon(self._watch_signals)
+                nursery.start_soon(self._watch_signals, nursery.cancel_scope)
                 ready(None)
         finally:
             self._session.close()
@@ -86,10 +87,12 @@ class Daemon:
                 last = now
                 await trio.to_thread.run_sync(self._workspace.overlay.sync)
 
-    async def _watch_signals(self) -> None:
+    async def _watch_signals(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _number in signals:
                 await self._end(lazy=True)
+                await trio.sleep(GRACE)  # who is in it now keeps us no longer; all that they were told is done
+                scope.cancel()
 
     async def _end(self, *, lazy: bool) -> None:
         await trio.to_thread.run_sync(partial(self._session.unmount, lazy=lazy))
@@ -131,15 +134,6 @@ class Daemon:
         return {}
 
 
-def check_mountpoint(mountpoint: Path) -> None:
-    if devices.is_stale(mountpoint):
-        devices.detach(mountpoint)
-    if devices.is_mounted(mountpoint):
-        raise InUse(f"{mountpoint} is a mount already")
-    if any(mountpoint.iterdir()):
-        raise Refused(f"{mountpoint} is not empty", hint="mount on an empty folder")
-
-
 def main() -> int:
     folder, mountpoint, allow_other, ready_text = sys.argv[1:]
     ready_on = int(ready_text)
@@ -156,7 +150,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         with Repository.open(Path(folder)) as repository, repository.served():
-            check_mountpoint(Path(mountpoint))
+            prepare(repository.folder, Path(mountpoint))
+            record(repository.folder, Path(mountpoint))
             daemon = Daemon(repository, Path(mountpoint), allow_other == "1")
             os.chdir("/")
             trio.run(daemon.run, ready)
