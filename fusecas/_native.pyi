@@ -293,7 +293,11 @@ class Overlay:
     def is_clean(self) -> bool: ...
     @property
     def event(self) -> int: ...
-    def events(self, since: int) -> list[tuple[int, bytes]] | None: ...
+    def events(self, since: int, most: int) -> tuple[int, list[tuple[int, bytes]] | None]:
+        """(last, changes): names that changed after `since`, at most so many; `last` is where to go on. None instead
+        of them if they are not known any more."""
+
+    def bell(self) -> ChangeBell: ...
     def nodes(self, frozen_only: bool = False) -> list[tuple[Any, ...]]: ...
     def freeze(self) -> int | None:
         """End the open generation: where it ends in the journal; None if nothing has changed."""
@@ -351,3 +355,10 @@ class Overlay:
 
     def figures(self) -> tuple[int, int, int, int]:
         """(inodes held, inodes of the generations, inodes without a name, blocks in use)."""
+
+class ChangeBell:
+    """A descriptor that becomes readable when something changes."""
+
+    def fileno(self) -> int: ...
+    def arm(self, since: int) -> bool:
+        """Whether it rings at the next change; False if there is one after `since` already."""

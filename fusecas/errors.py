@@ -4,8 +4,10 @@ A message names the thing that is wrong; a hint names the next step. The command
 `code`, the name of the class in kebab case, which scripts may rely on.
 """
 
+import errno
+import os
 import re
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class FusecasError(Exception):
@@ -79,12 +81,17 @@ class InUse(Refused):
 class AmbiguousPrefix(Refused):
     """A prefix that several ids share; `candidates` lists them (at most 20)."""
 
-    def __init__(self, prefix: str, candidates: list[str]) -> None:
+    @classmethod
+    def among(cls, prefix: str, candidates: list[str]) -> Self:
         listed = ", ".join(each[:12] for each in candidates[:8]) + (" …" if len(candidates) > 8 else "")
-        super().__init__(
-            f"{prefix} is ambiguous: {listed}", hint="give more digits", details={"candidates": candidates}
-        )
-        self.candidates = candidates
+        details: dict[str, object] = {"candidates": candidates}
+        return cls(f"{prefix} is ambiguous: {listed}", hint="give more digits", details=details)
+
+    @property
+    def candidates(self) -> list[str]:
+        found = self.details["candidates"]
+        assert isinstance(found, list)
+        return found
 
 
 class SessionLost(Refused):
@@ -153,3 +160,23 @@ class SharedPid(EnvironmentProblem):
 
 class StorageProblem(EnvironmentProblem):
     """A read or a write of the disk below failed."""
+
+
+class InternalError(FusecasError):
+    """A bug of ours."""
+
+    exit_code = 70
+
+
+def of_system(error: OSError) -> FusecasError:
+    """A file or a device that the system refused, as one of our errors."""
+    message = error.strerror or str(error)
+    if error.filename is not None:
+        message = f"{os.fsdecode(error.filename)}: {message}"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        return PathNotFound(message)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PermissionProblem(message)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(message)
+    return EnvironmentProblem(message)

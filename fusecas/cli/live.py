@@ -13,7 +13,7 @@ import click
 from fusecas.cli import output
 from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
-from fusecas.client import Client, to_exception
+from fusecas.client import Client, NoDaemon, to_exception
 from fusecas.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WORK = "work"
 PATIENCE = 60.0
+PATIENCE_IF_LAZY = 1.0
 MOUNTPOINT_VARIABLES = ("FUSECAS_WORK", "STATEKIT_WORK")
 
 
@@ -41,10 +42,8 @@ def mount(
     from fusecas.store.heads import DEFAULT
 
     repository = repository_folder(repo).absolute()
-    place = mountpoint(folder, repository)
-    if not _is_dead(place):  # that of a daemon that was killed can't even be looked at; the next one takes it away
-        place.mkdir(parents=True, exist_ok=True)
-        place = place.resolve()
+    # As the table of mounts will have it; what a daemon that was killed has left can't be looked at, which is no harm.
+    place = Path(os.path.realpath(mountpoint(folder, repository)))
     name = ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT
     words = [sys.executable, "-m", "fusecas.daemon.serve", str(repository), name, str(place), str(int(allow_other))]
     if foreground:
@@ -62,17 +61,6 @@ def mountpoint(folder: Path | None, repository: Path) -> Path:
         if value := os.environ.get(variable):
             return Path(value).absolute()
     return repository / WORK
-
-
-def _is_dead(place: Path) -> bool:
-    """Whether a mount is there that nobody serves any more."""
-    try:
-        os.statvfs(place)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def _start(words: list[str], repository: Path) -> None:
@@ -108,12 +96,23 @@ def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
     Example: fusecas umount
     """
     folder = repository_folder(repo)
-    with Client(folder) as client:
+    try:
+        client = Client(folder)
+    except NoDaemon:
+        from fusecas.mount.mountpoint import clear_away
+
+        if clear_away(folder):  # what a daemon that was killed has left
+            return {}
+        raise
+    with client:
         daemon = os.pidfd_open(client.call("hello")["pid"])
         try:
             client.call("umount", lazy=lazy)
             # It ends once all is durable.
-            if not select.select([daemon], [], [], PATIENCE)[0]:
+            has_ended = select.select([daemon], [], [], PATIENCE_IF_LAZY if lazy else PATIENCE)[0]
+            if lazy and not has_ended:
+                output.note("somebody is in it: its daemon ends when they leave")
+            elif not has_ended:
                 raise EnvironmentProblem("the daemon does not end", hint=f"see {folder / 'run' / 'log'}")
         finally:
             os.close(daemon)

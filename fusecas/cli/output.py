@@ -7,14 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fusecas.errors import (
-    DiskFull,
-    EnvironmentProblem,
-    FusecasError,
-    PathNotFound,
-    PermissionProblem,
-    RefNotFound,
-)
+from fusecas.errors import FusecasError, RefNotFound
+from fusecas.wire import path_fields as path_fields
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -71,22 +65,6 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean {near[0]}?" if near else None
 
 
-def of_system(error: OSError) -> FusecasError:
-    """A file or a device that the system refused, as one of our errors."""
-    import errno
-
-    message = error.strerror or str(error)
-    if error.filename is not None:
-        message = f"{path_text(os.fsencode(error.filename))}: {message}"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
-        return PathNotFound(message)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionProblem(message)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(message)
-    return EnvironmentProblem(message)
-
-
 # ---- text
 
 
@@ -123,16 +101,6 @@ def printable(text: str) -> str:
 def path_text(path: bytes) -> str:
     """A path for people: what is not UTF-8 or not printable is escaped."""
     return printable(path.decode(errors="surrogateescape"))
-
-
-def path_fields(path: bytes, name: str = "path") -> dict[str, str]:
-    """A path in JSON; if it is not UTF-8, its bytes as well."""
-    try:
-        return {name: path.decode()}
-    except UnicodeDecodeError:
-        import base64
-
-        return {name: path.decode(errors="replace"), f"{name}_b64": base64.b64encode(path).decode()}
 
 
 def short(object_id: bytes | None) -> str:

@@ -8,7 +8,7 @@ import click
 
 from fusecas.cli import drop_output, output
 from fusecas.cli.call import Call
-from fusecas.errors import FusecasError, UsageError
+from fusecas.errors import FusecasError, InternalError, UsageError, of_system
 
 VERBS = {
     "init": ("repository", "Make a repository here."),
@@ -54,7 +54,6 @@ SECTIONS = {
     "Objects": ("put", "get", "has", "hash", "abbrev", "closure", "refs"),
 }
 COMPLETION = "_FUSECAS_COMPLETE"
-BUG = 70
 
 
 class Verbs(click.Group):
@@ -146,7 +145,7 @@ def run(words: list[str]) -> int:
         raise
     except OSError as error:
         drop_output_if_full()
-        return _failed(call, output.of_system(error), error)
+        return _failed(call, of_system(error), error)
     except Exception as error:  # noqa: BLE001 - the last resort: it is written down, and the exit code says so
         return _bug(call, error)
 
@@ -190,12 +189,6 @@ def drop_output_if_full() -> None:
         sys.stdout.flush()
     except OSError:
         drop_output()
-
-
-class InternalError(FusecasError):
-    """A bug of ours."""
-
-    exit_code = BUG
 
 
 def _bug(call: Call, error: Exception) -> int:

@@ -1,6 +1,5 @@
 """What is done in a workspace: status, commit, checkout, undo, redo."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import click
 from fusecas.cli import output
 from fusecas.cli.asking import ask, chosen_workspace, deed_of, ws_option
 from fusecas.cli.common import check_message, reading, repository_folder, verb
+from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -26,23 +26,15 @@ def status(ws: str | None, call: "Call", repo: Path | None) -> Any:
     Example: fusecas status --json
     """
     found = ask(repository_folder(repo), "status", **chosen_workspace(ws))
-    changes = [(letter, os.fsencode(path), is_directory) for letter, path, is_directory in found["changes"]]
-    place = found.get("mountpoint")
     if not call.as_json:
-        print(f"{found['workspace']}, mounted at {output.printable(place)}" if place else "not mounted")
-        for letter, path, is_directory in changes:
-            sign = output.paint(letter, COLOURS.get(letter, "yellow"))
-            print(f"{sign} {output.path_text(path) or '.'}{'/' if is_directory else ''}")
-        if not changes:
+        is_mounted = found["mountpoint"] is not None
+        print(f"mounted at {output.path_text(path_of(found, 'mountpoint'))}" if is_mounted else "not mounted")
+        for each in found["changes"]:
+            letter, path = each["letter"], output.path_text(path_of(each)) or "."
+            print(f"{output.paint(letter, COLOURS.get(letter, 'yellow'))} {path}{'/' if each['directory'] else ''}")
+        if not found["changes"]:
             print("nothing uncommitted")
-    return {
-        "mountpoint": place,
-        "workspace": found["workspace"],
-        "changes": [
-            {"letter": letter, **output.path_fields(path), "directory": is_directory}
-            for letter, path, is_directory in changes
-        ],
-    }
+    return found
 
 
 @verb("commit")

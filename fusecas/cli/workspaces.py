@@ -9,6 +9,7 @@ from fusecas.cli import output
 from fusecas.cli.asking import ask, chosen_workspace, deed_of, ws_option
 from fusecas.cli.common import chosen, list_options, reading, repository_folder, verb
 from fusecas.cli.operations import VerbGroup
+from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -31,7 +32,7 @@ def fork(name: str, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
 
 def _place(done: dict[str, Any]) -> str:
-    return f" at {output.printable(done['path'])}" if done.get("path") else ""
+    return f" at {output.path_text(path_of(done))}" if "path" in done else ""
 
 
 @click.command("ws", cls=VerbGroup, invoke_without_command=True)

@@ -1,6 +1,10 @@
-"""The control socket: JSON-RPC 2.0, one document a line, for the user who owns the repository and nobody else."""
+"""The control socket: JSON-RPC 2.0, one document a line, for the user who owns the repository and nobody else.
 
-import json
+docs/protocol.md says what clients must know. Everything that a client can make grow is bounded: clients, open requests,
+lines, subscriptions, and how long an answer may wait to be taken (connection.py). A method that fails is answered; it
+never ends the daemon. A request that has begun is never cancelled because its client has gone.
+"""
+
 import logging
 import os
 import socket
@@ -12,40 +16,53 @@ from typing import Any
 import trio
 
 from fusecas import __version__
-from fusecas.client import PROTOCOL
-from fusecas.errors import FusecasError, UsageError
+from fusecas.daemon import rpc
+from fusecas.daemon.connection import GONE, Caller, Connection, TooLong
+from fusecas.errors import FusecasError, InternalError, InUse, PermissionProblem, UsageError, of_system
+from fusecas.wire import LONGEST_ANSWER, LONGEST_REQUEST, PROTOCOL
 
-LONGEST_LINE = 1 << 20
 MOST_CLIENTS = 64
+MOST_OPEN = 256
+MOST_OPEN_OF_ONE = 32
+PATIENCE_WITH_REFUSED = 1.0
 CREDENTIALS = struct.Struct("3i")
-INVALID_REQUEST, NO_SUCH_METHOD, FAILED = -32600, -32601, -32000
 
 log = logging.getLogger(__name__)
 Method = Callable[[dict[str, Any]], Awaitable[Any]]
+Conversation = Callable[[dict[str, Any], Caller], Awaitable[Any]]
 
 
 class Control:
-    """Answers calls; each connection's one after the other, connections side by side."""
+    """Answers calls side by side, also those of one connection.
 
-    def __init__(self, folder: Path, methods: Mapping[str, Method]) -> None:
+    `methods` take the parameters; `conversations` also take who calls, to notify on that connection later.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        methods: Mapping[str, Method],
+        conversations: Mapping[str, Conversation] | None = None,
+    ) -> None:
         self._folder = folder / "run"
-        self._methods = {"hello": self._hello, **methods}
-        self._clients = trio.CapacityLimiter(MOST_CLIENTS)
-        self._answering = 0
-        self._idle = trio.Condition()
+        self._methods: dict[str, Method] = {"hello": self._hello, **methods}
+        self._conversations = dict(conversations or {})
+        self._clients = 0
+        self._open = 0
+        self._idle = trio.lowlevel.ParkingLot()
+        self._is_ending = False
 
     def listen(self) -> trio.SocketListener:
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        place = self._folder / "socket"
-        place.unlink(missing_ok=True)
-        descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        bound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            bound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            os.fchmod(descriptor, 0o700)
+            (self._folder / "socket").unlink(missing_ok=True)
             mask = os.umask(0o177)
             try:
-                os.stat(f"/proc/self/fd/{descriptor}")
-                bound_path = f"/proc/self/fd/{descriptor}/socket"
-                bound._sock.bind(bound_path)  # type: ignore[attr-defined]
+                # By the descriptor: the path of a socket may be 107 bytes long, that of a folder is not bounded so.
+                bound._sock.bind(f"/proc/self/fd/{descriptor}/socket")  # type: ignore[attr-defined]
             finally:
                 os.umask(mask)
         finally:
@@ -57,72 +74,121 @@ class Control:
         async with trio.open_nursery() as nursery:
             await trio.serve_listeners(self._client, [listener], handler_nursery=nursery)
 
+    async def idle(self) -> None:
+        """Until no call waits for its answer; no more are taken."""
+        self._is_ending = True
+        while self._open:
+            await self._idle.park()
+
+    # clients
+
     async def _client(self, stream: trio.SocketStream) -> None:
-        peer = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-        if CREDENTIALS.unpack(peer)[1] not in (os.geteuid(), 0):
-            return
-        try:
-            async with self._clients, stream:
+        async with stream:
+            refused = self._refused(stream)
+            if refused is not None:
+                code, error = refused
+                await self._turn_away(stream, rpc.refusal(None, code, error))
+                return
+            self._clients += 1
+            try:
                 await self._talk(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            log.debug("a client has gone")
+            finally:
+                self._clients -= 1
+
+    def _refused(self, stream: trio.SocketStream) -> tuple[int, FusecasError] | None:
+        peer = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        uid = CREDENTIALS.unpack(peer)[1]
+        if uid not in (os.geteuid(), 0):
+            return rpc.FAILED, PermissionProblem(f"user {uid} may not command this daemon")
+        if self._clients >= MOST_CLIENTS:
+            return rpc.BUSY, InUse(f"{MOST_CLIENTS} clients are connected already", hint="close some of them")
+        return None
+
+    @staticmethod
+    async def _turn_away(stream: trio.SocketStream, line: bytes) -> None:
+        try:
+            with trio.move_on_after(PATIENCE_WITH_REFUSED):
+                await stream.send_all(line)
+        except GONE:
+            log.debug("a client that was refused has gone")
 
     async def _talk(self, stream: trio.SocketStream) -> None:
-        waiting = bytearray()
-        async for data in stream:
-            waiting += data
-            while (end := waiting.find(b"\n")) >= 0:
-                line = bytes(waiting[:end])
-                del waiting[: end + 1]
-                await self._reply(stream, line)
-            if len(waiting) > LONGEST_LINE:
-                refusal = problem(INVALID_REQUEST, UsageError(f"a request over {LONGEST_LINE} bytes"))
-                await stream.send_all(json.dumps({"jsonrpc": "2.0", "id": None, "error": refusal}).encode() + b"\n")
-                return
+        async with trio.open_nursery() as nursery:
+            connection = Connection(stream, nursery)
+            try:
+                while await self._take(connection, nursery):
+                    pass
+            except GONE:
+                log.debug("a client has gone")
+            connection.end()
 
-    async def _reply(self, stream: trio.SocketStream, line: bytes) -> None:
-        self._answering += 1
+    async def _take(self, connection: Connection, nursery: trio.Nursery) -> bool:
+        """The next line; False at the end."""
         try:
-            await stream.send_all(json.dumps(await self._answer(line)).encode() + b"\n")
+            line = await connection.lines.next()
+        except TooLong:
+            too_long = UsageError(f"a request is over {LONGEST_REQUEST} bytes")
+            await connection.send(rpc.refusal(None, rpc.INVALID_REQUEST, too_long))
+            return True
+        if line is None:
+            return False
+        try:
+            request = rpc.parse(line)
+        except rpc.Malformed as error:
+            await connection.send(rpc.refusal(error.id, error.code, UsageError(error.message)))
+            return True
+        busy = self._too_busy(connection)
+        if busy is None:
+            self._open += 1
+            connection.open += 1
+            nursery.start_soon(self._serve_one, connection, request)
+        elif request.is_answered:
+            await connection.send(rpc.refusal(request.id, rpc.BUSY, busy))
+        return True
+
+    def _too_busy(self, connection: Connection) -> FusecasError | None:
+        if self._is_ending:
+            return InUse("the daemon is about to end", hint="try again in a moment")
+        if connection.open >= MOST_OPEN_OF_ONE:
+            return InUse(f"this connection has {connection.open} open requests", hint="wait for their answers")
+        if self._open >= MOST_OPEN:
+            return InUse(f"the daemon has {self._open} open requests", hint="try again in a moment")
+        return None
+
+    # calls
+
+    async def _serve_one(self, connection: Connection, request: rpc.Request) -> None:
+        caller = Caller(connection)
+        try:
+            line = await self._answer(request, caller)
+            if request.is_answered:
+                await connection.send(line)
+            caller.answered()
+        except GONE:
+            log.debug("a client has gone before it was answered")
         finally:
-            self._answering -= 1
-            with trio.CancelScope(shield=True):
-                async with self._idle:
-                    self._idle.notify_all()
+            self._open -= 1
+            connection.open -= 1
+            if not self._open:
+                self._idle.unpark_all()
 
-    async def idle(self) -> None:
-        """Until no call waits for its answer."""
-        async with self._idle:
-            while self._answering:
-                await self._idle.wait()
-
-    async def _answer(self, line: bytes) -> dict[str, Any]:
-        number = None
+    async def _answer(self, request: rpc.Request, caller: Caller) -> bytes:
         try:
-            request = json.loads(line)
-            if not isinstance(request, dict) or not isinstance(request.get("method"), str):
-                raise UsageError("a request is {jsonrpc, id, method, params}")
-            number = request.get("id")
-            method = self._methods.get(request["method"])
-            if method is None:
-                unknown = UsageError(f"no method {request['method']!r}")
-                return {"jsonrpc": "2.0", "id": number, "error": problem(NO_SUCH_METHOD, unknown)}
-            return {"jsonrpc": "2.0", "id": number, "result": await method(request.get("params") or {})}
+            if (method := self._methods.get(request.method)) is not None:
+                return rpc.answer(request.id, await method(request.params))
+            if (conversation := self._conversations.get(request.method)) is not None:
+                return rpc.answer(request.id, await conversation(request.params, caller))
+            return rpc.refusal(request.id, rpc.NO_SUCH_METHOD, UsageError(f"no method {request.method[:100]!r}"))
         except FusecasError as error:
-            return {"jsonrpc": "2.0", "id": number, "error": problem(FAILED, error)}
-        except ValueError as error:
-            return {"jsonrpc": "2.0", "id": number, "error": problem(INVALID_REQUEST, UsageError(str(error)))}
+            return rpc.failure(request.id, error)
+        except OSError as error:
+            log.warning("%s failed", request.method, exc_info=True)
+            return rpc.failure(request.id, of_system(error))
+        except Exception as error:
+            log.exception("%s failed", request.method)
+            bug = InternalError(f"this is a bug in fusecas: {type(error).__name__}: {error}", hint="see run/log")
+            return rpc.failure(request.id, bug)
 
     async def _hello(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {"protocol": PROTOCOL, "version": __version__, "pid": os.getpid()}
-
-
-def problem(code: int, error: FusecasError) -> dict[str, Any]:
-    details = {
-        "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
-        "exit": error.exit_code,
-        "details": error.details,
-    }
-    return {"code": code, "message": error.message, "data": details}
+        limits = {"request": LONGEST_REQUEST, "answer": LONGEST_ANSWER, "open": MOST_OPEN_OF_ONE}
+        return {"protocol": PROTOCOL, "version": __version__, "pid": os.getpid(), "limits": limits}

@@ -16,17 +16,22 @@ from typing import Any
 
 import trio
 
-from fusecas.daemon.control import Control, Method, problem
+from fusecas.daemon.changes import Changes
+from fusecas.daemon.control import Control, Method
+from fusecas.daemon.rpc import problem
 from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
-from fusecas.mount import device as devices
+from fusecas.mount.mountpoint import prepare, record
 from fusecas.mount.session import MountSession
+from fusecas.parameters import checked
 from fusecas.store.repository import FOLDER, Repository
+from fusecas.wire import path_fields
 from fusecas.workspace.calls import CALLS, Call
 from fusecas.workspace.workspaces import Workspaces
 
 log = logging.getLogger("fusecas.daemon")
 PATIENCE = 10.0
 MARK_EVERY = 5.0
+GRACE = 2.0
 
 
 class Daemon:
@@ -41,10 +46,11 @@ class Daemon:
         self._session = MountSession(self._workspaces, name, mountpoint, self._disk, allow_other=allow_other)
 
     async def run(self, ready: Any) -> None:
-        methods: dict[str, Method] = {name: partial(self._call, call) for name, call in CALLS.items()}
-        methods |= {"status": self._status, "umount": self._umount, "ws.rm": self._ws_rm}
-        methods |= {method: partial(self._made, CALLS[method]) for method in ("fork", "ws.create")}
-        self._control = control = Control(self._repository.folder, methods)
+        changes = Changes(lambda ws: self._workspaces.get(ws or self._name).overlay)
+        methods: dict[str, Method] = {each: partial(self._call, call) for each, call in CALLS.items()}
+        methods |= {"status": self._status, "umount": self._umount, "ws.rm": self._ws_rm, **changes.methods}
+        methods |= {each: partial(self._made, CALLS[each]) for each in ("fork", "ws.create")}
+        self._control = control = Control(self._repository.folder, methods, changes.conversations)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_requests, nursery.cancel_scope)
@@ -52,7 +58,7 @@ class Daemon:
                 listener = control.listen()
                 nursery.start_soon(control.serve, listener)
                 nursery.start_soon(self._mark_now_and_then)
-                nursery.start_soon(self._watch_signals)
+                nursery.start_soon(self._watch_signals, nursery.cancel_scope)
                 ready(None)
         finally:
             self._session.close()
@@ -82,10 +88,12 @@ class Daemon:
                     marked[workspace.id] = now
                     await trio.to_thread.run_sync(workspace.overlay.sync)
 
-    async def _watch_signals(self) -> None:
+    async def _watch_signals(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _number in signals:
                 await self._end(lazy=True)
+                await trio.sleep(GRACE)  # who is in it now keeps us no longer; all that they were told is done
+                scope.cancel()
 
     async def _end(self, *, lazy: bool) -> None:
         await trio.to_thread.run_sync(partial(self._session.unmount, lazy=lazy))
@@ -97,14 +105,15 @@ class Daemon:
 
     async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
         found = await self._call(CALLS["status"], params)
-        return {**found, "mountpoint": str(self._path_of(found["workspace"])), "pid": os.getpid()}
+        return {**found, **self._path_fields(found["workspace"], "mountpoint"), "pid": os.getpid()}
 
-    def _path_of(self, name: str) -> Path:
-        return self._mountpoint if name == self._name else self._mountpoint / FOLDER / "ws" / name
+    def _path_fields(self, name: str, field: str) -> dict[str, str]:
+        place = self._mountpoint if name == self._name else self._mountpoint / FOLDER / "ws" / name
+        return path_fields(os.fsencode(place), field)
 
     async def _made(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
         made = await self._call(call, params)
-        return {**made, "path": str(self._path_of(made["workspace"]))}
+        return {**made, **self._path_fields(made["workspace"], "path")}
 
     async def _ws_rm(self, params: dict[str, Any]) -> dict[str, Any]:
         if params.get("name") == self._name:
@@ -115,23 +124,15 @@ class Daemon:
         return removed
 
     async def _umount(self, params: dict[str, Any]) -> dict[str, Any]:
+        lazy = checked(params, lazy=(bool, False))["lazy"]
         try:
-            await self._end(lazy=bool(params.get("lazy")))
+            await self._end(lazy=lazy)
         except OSError as error:
             raise InUse(
                 f"{self._mountpoint} can't be unmounted: {error.strerror}",
                 hint="leave it (cd, close files), or fusecas umount --lazy",
             ) from error
         return {}
-
-
-def check_mountpoint(mountpoint: Path) -> None:
-    if devices.is_stale(mountpoint):
-        devices.detach(mountpoint)
-    if devices.is_mounted(mountpoint):
-        raise InUse(f"{mountpoint} is a mount already")
-    if any(mountpoint.iterdir()):
-        raise Refused(f"{mountpoint} is not empty", hint="mount on an empty folder")
 
 
 def main() -> int:
@@ -150,7 +151,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         with Repository.open(Path(folder)) as repository, repository.served():
-            check_mountpoint(Path(mountpoint))
+            prepare(repository.folder, Path(mountpoint))
+            record(repository.folder, Path(mountpoint))
             daemon = Daemon(repository, name, Path(mountpoint), allow_other == "1")
             os.chdir("/")
             trio.run(daemon.run, ready)

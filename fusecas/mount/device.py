@@ -9,16 +9,19 @@ the kernel, and then the real descriptor is put under the number that it knows.
 import ctypes
 import errno
 import os
+import re
 import select
 import socket
 import struct
 import subprocess
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 from fusecas.errors import EnvironmentProblem, PermissionProblem
 
 DEVICE = "/dev/fuse"
+KIND = b"fuse.fusecas"
 MS_NOSUID, MS_NODEV = 2, 4
 MNT_DETACH = 2
 HEADER = 16
@@ -79,7 +82,8 @@ class Device:
             theirs.close()
         with ours:
             if done.returncode != 0:
-                raise PermissionProblem(f"{self.mountpoint} can't be mounted: {done.stderr.strip()}")
+                said = done.stderr.strip().removeprefix("fusermount3: ")
+                raise PermissionProblem(f"{self.mountpoint} can't be mounted: {said}", hint=hint_of(said))
             _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
         os.set_inheritable(descriptors[0], False)
         return descriptors[0]
@@ -137,13 +141,25 @@ class Device:
             return
         words = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", os.fspath(self.mountpoint)]
         done = subprocess.run(words, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise OSError(errno.EBUSY, done.stderr.strip(), os.fspath(self.mountpoint))
+        if done.returncode != 0 and is_mounted(self.mountpoint):
+            is_busy = os.strerror(errno.EBUSY) in done.stderr
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY) if is_busy else done.stderr.strip())
 
     def close(self) -> None:
         os.close(self._descriptor)
         self._ours.close()
         self._waited_for.close()
+
+
+def hint_of(said: str) -> str:
+    """What helps against a refusal of fusermount3."""
+    if "user_allow_other" in said:
+        return "as root: echo user_allow_other >> /etc/fuse.conf"
+    if DEVICE in said:
+        return "as root: chmod 666 /dev/fuse"
+    if "too many FUSE filesystems" in said:
+        return "umount some, or raise mount_max in /etc/fuse.conf"
+    return "fusecas doctor says what is missing"
 
 
 def no_device(error: OSError) -> EnvironmentProblem:
@@ -152,19 +168,56 @@ def no_device(error: OSError) -> EnvironmentProblem:
     return EnvironmentProblem(f"{DEVICE}: {error.strerror}", hint="modprobe fuse; in a container: --device /dev/fuse")
 
 
-def is_stale(mountpoint: Path) -> bool:
-    """Whether a mount is there whose daemon is gone. What is cached still answers: so this asks what never is."""
-    try:
-        os.statvfs(mountpoint)
-    except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.EACCES) and is_mounted(mountpoint)
-    return False
+class Mount(NamedTuple):
+    """A line of mountinfo, as far as it matters."""
+
+    kind: bytes
+    user: int | None
+
+    @property
+    def is_ours(self) -> bool:
+        return self.kind == KIND
+
+
+def mount_at(mountpoint: Path) -> Mount | None:
+    """What is mounted there, the last if there are several."""
+    wanted = os.fsencode(mountpoint)
+    found = None
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            before, _, after = line.partition(b" - ")
+            if unescaped(before.split(b" ")[4]) == wanted:
+                kind, _, options = after.split(b" ", 2)
+                user = re.search(rb"\buser_id=(\d+)", options)
+                found = Mount(kind, int(user[1]) if user else None)
+    return found
 
 
 def is_mounted(mountpoint: Path) -> bool:
-    wanted = os.fsencode(mountpoint)
-    with open("/proc/self/mountinfo", "rb") as table:
-        return any(unescaped(line.split(b" ")[4]) == wanted for line in table)
+    return mount_at(mountpoint) is not None
+
+
+def is_stale(mountpoint: Path) -> bool:
+    """Whether a mount of ours is there whose daemon is gone. What is cached still answers: this asks what never is."""
+    found = mount_at(mountpoint)
+    if found is None or not found.is_ours:
+        return False
+    try:
+        os.statvfs(mountpoint)
+    except OSError as error:
+        if error.errno == errno.EACCES and found.user is not None:
+            return _is_stale_for(found.user, mountpoint)
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def _is_stale_for(user: int, mountpoint: Path) -> bool:
+    """Others are refused, root too, before the kernel looks whether a daemon is there: its owner must ask."""
+    if os.geteuid() != 0:
+        return False
+    words = ["stat", "--file-system", "--", os.fspath(mountpoint)]
+    done = subprocess.run(words, user=user, capture_output=True, env={"LC_ALL": "C", "PATH": os.defpath})
+    return os.strerror(errno.ENOTCONN).encode() in done.stderr
 
 
 def unescaped(field: bytes) -> bytes:

@@ -172,7 +172,7 @@ class Snapshot:
             what = "layer" if layers_only else "object"
             raise ObjectNotFound(f"no {what} {prefix}", hint="fusecas log" if layers_only else None)
         if len(found) > 1:
-            raise AmbiguousPrefix(prefix, found)
+            raise AmbiguousPrefix.among(prefix, found)
         return ObjectId(bytes.fromhex(found[0]))
 
     def _ids_from(self, prefix: str, layers_only: bool) -> Iterator[ObjectId]:

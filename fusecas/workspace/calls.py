@@ -1,16 +1,18 @@
 """What can be asked of live workspaces: through the daemon's socket, or by a command where no daemon runs.
 
-Parameters and results are JSON (docs/protocol.md); paths are text with surrogates for bytes that aren't UTF-8.
+Parameters and results are JSON (docs/protocol.md).
 """
 
-import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from fusecas.errors import UsageError
+from fusecas.parameters import REQUIRED, checked
 from fusecas.store import revisions
 from fusecas.store.ids import ObjectId, StateId, TimesId
 from fusecas.store.snapshot import Snapshot
+from fusecas.workspace.status import as_json
 from fusecas.workspace.status import status as status_of
 from fusecas.workspace.target import Target
 from fusecas.workspace.workspace import Deed, Moved, Workspace
@@ -18,26 +20,21 @@ from fusecas.workspace.workspaces import Workspaces
 
 Parameters = Mapping[str, Any]
 Call = Callable[[Workspaces, Parameters], dict[str, Any]]
+MOST_OWNERS = (1 << 32) - 1
+ID_DIGITS = 64
+ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
+WHO: dict[str, tuple[type, Any]] = {"argv": (list, []), "actor": (str, "")}
+WHERE: dict[str, tuple[type, Any]] = {"ws": (str, None)}
 
 
 def status(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    workspace = _workspace(workspaces, parameters)
-    changes = status_of(workspace)
-    return {
-        "workspace": workspace.name,
-        "changes": [[each.letter, os.fsdecode(each.path), each.is_directory] for each in changes],
-    }
-
-
-def changes(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    overlay = _workspace(workspaces, parameters).overlay
-    events = overlay.events(_number(parameters, "since", 0))
-    paths = None if events is None else [[number, os.fsdecode(path)] for number, path in events]
-    return {"last": overlay.event, "changes": paths}
+    workspace = _workspace(workspaces, checked(parameters, **WHERE))
+    return {"mountpoint": None, "pid": None, **as_json(workspace.name, status_of(workspace))}
 
 
 def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    done = _workspace(workspaces, parameters).commit(_text_or_none(parameters, "message"), _deed(parameters))
+    given = checked(parameters, message=(str, None), **WHERE, **WHO)
+    done = _workspace(workspaces, given).commit(given["message"], _deed(given))
     return {
         "layer": None if done.layer is None else done.layer.hex(),
         "state": done.state.hex(),
@@ -47,60 +44,70 @@ def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 
 
 def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    workspace, ref = _workspace(workspaces, parameters), _text(parameters, "ref")
+    given = checked(parameters, ref=(str, REQUIRED), **WHERE, **WHO)
+    workspace = _workspace(workspaces, given)
 
     def find(snapshot: Snapshot) -> Target:
-        found = revisions.resolve(snapshot, ref, workspace.name)
+        found = revisions.resolve(snapshot, given["ref"], workspace.name)
         return Target(found.layer, found.state, found.times)
 
-    return _moved(workspace, workspace.checkout(find, _deed(parameters)))
+    return _moved(workspace, workspace.checkout(find, _deed(given)))
 
 
 def undo(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    workspace = _workspace(workspaces, parameters)
-    return _moved(workspace, workspace.undo(_number(parameters, "steps", 1), _deed(parameters)))
+    given = checked(parameters, steps=(int, 1), **WHERE, **WHO)
+    workspace = _workspace(workspaces, given)
+    return _moved(workspace, workspace.undo(given["steps"], _deed(given)))
 
 
 def redo(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    workspace = _workspace(workspaces, parameters)
-    return _moved(workspace, workspace.redo(_number(parameters, "steps", 1), _deed(parameters)))
+    given = checked(parameters, steps=(int, 1), **WHERE, **WHO)
+    workspace = _workspace(workspaces, given)
+    return _moved(workspace, workspace.redo(given["steps"], _deed(given)))
 
 
 def put_layer(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     """A state that the caller has stored (and still holds) becomes a layer on the head."""
-    uid, gid = parameters["owner"]
-    times = _text_or_none(parameters, "times")
-    workspace = _workspace(workspaces, parameters)
-    moved = workspace.put_layer(
-        _text(parameters, "verb"),
-        StateId(ObjectId(bytes.fromhex(_text(parameters, "state")))),
-        None if times is None else TimesId(ObjectId(bytes.fromhex(times))),
-        (int(uid), int(gid)),
-        _text_or_none(parameters, "message"),
-        _deed(parameters),
+    given = checked(
+        parameters,
+        verb=(str, REQUIRED),
+        state=(str, REQUIRED),
+        times=(str, None),
+        owner=(list, REQUIRED),
+        message=(str, None),
+        **WHERE,
+        **WHO,
     )
+    workspace = _workspace(workspaces, given)
+    owner = [each for each in given["owner"] if type(each) is int and 0 <= each < MOST_OWNERS]
+    if len(owner) != 2 or len(given["owner"]) != 2:
+        raise UsageError("the parameter owner is [uid, gid]")
+    state = StateId(_id(given["state"]))
+    times = None if given["times"] is None else TimesId(_id(given["times"]))
+    moved = workspace.put_layer(given["verb"], state, times, (owner[0], owner[1]), given["message"], _deed(given))
     return _moved(workspace, moved)
 
 
 def fork(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    made = workspaces.fork(_text(parameters, "name"), _name(workspaces, parameters), _deed(parameters))
+    given = checked(parameters, name=(str, REQUIRED), **WHERE, **WHO)
+    made = workspaces.fork(given["name"], given["ws"] or workspaces.default, _deed(given))
     return {"workspace": made.name, "id": made.id.hex()}
 
 
 def ws_create(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    made = workspaces.create(_text(parameters, "name"), _deed(parameters))
+    given = checked(parameters, name=(str, REQUIRED), **WHO)
+    made = workspaces.create(given["name"], _deed(given))
     return {"workspace": made.name, "id": made.id.hex()}
 
 
 def ws_rm(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    name = _text(parameters, "name")
-    workspaces.remove(name, _deed(parameters), force=bool(parameters.get("force")))
-    return {"workspace": name}
+    given = checked(parameters, name=(str, REQUIRED), force=(bool, False), **WHO)
+    workspaces.remove(given["name"], _deed(given), force=given["force"])
+    return {"workspace": given["name"]}
 
 
 CALLS: dict[str, Call] = {
     "status": status,
-    "changes": changes,
     "commit": commit,
     "checkout": checkout,
     "undo": undo,
@@ -115,35 +122,18 @@ CALLS: dict[str, Call] = {
 # ---- parameters
 
 
-def _name(workspaces: Workspaces, parameters: Parameters) -> str:
-    return _text(parameters, "ws") if "ws" in parameters else workspaces.default
+def _workspace(workspaces: Workspaces, given: Parameters) -> Workspace:
+    return workspaces.get(given["ws"] or workspaces.default)
 
 
-def _workspace(workspaces: Workspaces, parameters: Parameters) -> Workspace:
-    return workspaces.get(_name(workspaces, parameters))
+def _deed(given: Parameters) -> Deed:
+    return Deed(tuple(str(each).encode(errors="surrogateescape") for each in given["argv"]), given["actor"])
 
 
-def _deed(parameters: Parameters) -> Deed:
-    argv = parameters.get("argv", [])
-    return Deed(tuple(str(each).encode(errors="surrogateescape") for each in argv), str(parameters.get("actor", "")))
-
-
-def _text(parameters: Parameters, name: str) -> str:
-    value = parameters.get(name)
-    if not isinstance(value, str):
-        raise UsageError(f"the parameter {name!r} must be a text")
-    return value
-
-
-def _text_or_none(parameters: Parameters, name: str) -> str | None:
-    return None if parameters.get(name) is None else _text(parameters, name)
-
-
-def _number(parameters: Parameters, name: str, default: int) -> int:
-    value = parameters.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UsageError(f"the parameter {name!r} must be a number")
-    return value
+def _id(text: str) -> ObjectId:
+    if not ID.fullmatch(text):
+        raise UsageError(f"{text[:ID_DIGITS]!r} is no id: that has {ID_DIGITS} hex digits")
+    return ObjectId(bytes.fromhex(text))
 
 
 def _moved(workspace: Workspace, moved: Moved) -> dict[str, Any]:

@@ -4,7 +4,8 @@ Asked of the overlay and of the two states, never of the tree: it costs what cha
 as modified, even if it was written with what it had; a commit looks closer.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from fusecas import _native
 from fusecas.store import heads, trees
@@ -12,6 +13,7 @@ from fusecas.store.diff import diff_states
 from fusecas.store.ids import Kind, StateId
 from fusecas.store.kinds import Entry, Layer
 from fusecas.store.snapshot import Snapshot
+from fusecas.wire import path_fields
 from fusecas.workspace.sealing import Changed
 from fusecas.workspace.workspace import Workspace
 
@@ -38,6 +40,11 @@ def status(workspace: Workspace) -> list[Difference]:
             paths |= {change.path for change in diff_states(snapshot, before, head.live.state, renames=False)}
         found = [_compare(snapshot, before, overlay, nodes, path) for path in sorted(paths)]
     return [each for each in found if each is not None]
+
+
+def as_json(workspace: str, found: Sequence[Difference]) -> dict[str, Any]:
+    changes = [{"letter": each.letter, **path_fields(each.path), "directory": each.is_directory} for each in found]
+    return {"workspace": workspace, "changes": changes}
 
 
 def _state_of_layer(snapshot: Snapshot, head: heads.Head) -> StateId:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import stat
 from collections.abc import Iterator
 from copy import deepcopy
@@ -396,7 +397,38 @@ def test_changes_are_numbered_and_name_their_paths(repository: Repository) -> No
     first = overlay.event
     overlay.make(folder, b"x", FILE, 0, 0, 0)
     overlay.rename(0, b"d", 0, b"e", False, True)
-    found = overlay.events(first)
-    assert found is not None
+    last, found = overlay.events(first, 100)
+    assert found is not None and last == overlay.event
     assert [path for _, path in found] == [b"e/x", b"d", b"e"]
-    assert overlay.events(overlay.event) == []
+    assert overlay.events(first, 2) == (first + 2, found[:2])
+    assert overlay.events(last, 100) == (last, [])
+
+
+def test_changes_that_nobody_knows_any_more_are_told_from_no_changes(repository: Repository) -> None:
+    """A number of an earlier process, or one that no process gave out."""
+    before = Workspace(repository).overlay
+    before.make(0, b"a", FILE, 0, 0, 0)
+    overlay = Workspace(repository).overlay
+    overlay.make(0, b"b", FILE, 0, 0, 0)
+    assert overlay.events(before.event, 100) == (overlay.event, None)
+    assert overlay.events(overlay.event + 1, 100) == (overlay.event, None)
+
+
+def test_a_bell_rings_at_the_next_change_only_when_armed(repository: Repository) -> None:
+    overlay = Workspace(repository).overlay
+    bell = overlay.bell()
+
+    def rings() -> bool:
+        return bool(select.select([bell], [], [], 0)[0])
+
+    assert bell.arm(overlay.event) and not rings()
+    overlay.make(0, b"a", FILE, 0, 0, 0)
+    assert rings()
+    assert not bell.arm(overlay.event - 1)
+    assert bell.arm(overlay.event) and not rings()
+
+
+def test_a_bell_that_nobody_holds_any_more_is_no_trouble(repository: Repository) -> None:
+    overlay = Workspace(repository).overlay
+    assert overlay.bell().arm(overlay.event)
+    overlay.make(0, b"b", FILE, 0, 0, 0)

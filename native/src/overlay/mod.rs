@@ -5,6 +5,7 @@
 pub mod acl;
 pub mod arena;
 pub mod base;
+pub mod bell;
 pub mod journal;
 pub mod mark;
 pub mod node;

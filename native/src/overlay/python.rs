@@ -2,6 +2,7 @@
 
 use super::arena::{Arena, Idle};
 use super::base::{Base, BaseDir, Known};
+use super::bell::Bell;
 use super::journal::Journal;
 use super::mark::Marks;
 use super::node::{kind_of_mode, Attr, Body, Node, XattrValue};
@@ -21,7 +22,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -586,30 +587,18 @@ impl Overlay {
         py.detach(|| self.core.lock().event)
     }
 
-    /// (number, path) of the names that changed after a number; None if that is too long ago to be known.
+    /// (last, changes): (number, path) of the names that changed after a number, at most so many, and the number up to
+    /// which these are all; None instead of them if `since` is too long ago to be known.
     #[allow(clippy::type_complexity)]
-    fn events<'py>(&self, py: Python<'py>, since: u64) -> Option<Vec<(u64, Bound<'py, PyBytes>)>> {
-        let found = py.detach(|| {
-            let state = self.core.lock();
-            let first = state.events.front().map_or(state.event + 1, |event| event.number);
-            if since + 1 < first {
-                return None;
-            }
-            let later = state.events.iter().filter(|event| event.number > since);
-            Some(
-                later
-                    .filter_map(|event| {
-                        let mut path = state.path_of(event.parent)?;
-                        if !path.is_empty() && !event.name.is_empty() {
-                            path.push(b'/');
-                        }
-                        path.extend_from_slice(&event.name);
-                        Some((event.number, path))
-                    })
-                    .collect::<Vec<_>>(),
-            )
-        })?;
-        Some(found.iter().map(|(number, path)| (*number, PyBytes::new(py, path))).collect())
+    fn events<'py>(&self, py: Python<'py>, since: u64, most: usize) -> (u64, Option<Vec<(u64, Bound<'py, PyBytes>)>>) {
+        let (last, found) = py.detach(|| self.core.lock().events_after(since, most));
+        (last, found.map(|all| all.iter().map(|(number, path)| (*number, PyBytes::new(py, path))).collect()))
+    }
+
+    /// A bell that can be armed to ring at the next change.
+    fn bell(&self, py: Python<'_>) -> PyResult<ChangeBell> {
+        let bell = py.detach(|| self.core.lock().bells.hang()).map_err(to_errno)?;
+        Ok(ChangeBell { core: self.core.clone(), bell })
     }
 
     /// What the generations hold: a tuple of each inode, those of the open one last.
@@ -820,6 +809,31 @@ impl Overlay {
     }
 }
 
+#[pyclass(frozen)]
+pub struct ChangeBell {
+    core: Arc<Core>,
+    bell: Arc<Bell>,
+}
+
+#[pymethods]
+impl ChangeBell {
+    fn fileno(&self) -> i32 {
+        self.bell.descriptor.as_raw_fd()
+    }
+
+    /// Whether `fileno` becomes readable at the next change; False if there is one after `since` already.
+    fn arm(&self, py: Python<'_>, since: u64) -> PyResult<bool> {
+        py.detach(|| {
+            let state = self.core.lock();
+            if state.event != since {
+                return Ok(false);
+            }
+            self.bell.arm().map(|()| true)
+        })
+        .map_err(to_errno)
+    }
+}
+
 /// (ino, kind, mode, uid, gid, device, size, mtime, ctime, places, xattrs, ext, what): what = (tree, times, inodes,
 /// first, below, names) of a directory, (base, keep, changed) of a file, the target of a link, or None.
 fn node_tuple<'py>(py: Python<'py>, ino: Ino, node: &Node) -> PyResult<Bound<'py, PyTuple>> {
@@ -870,5 +884,6 @@ fn node_tuple<'py>(py: Python<'py>, ino: Ino, node: &Node) -> PyResult<Bound<'py
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Overlay>()
+    module.add_class::<Overlay>()?;
+    module.add_class::<ChangeBell>()
 }

@@ -2,6 +2,7 @@
 
 use super::arena::{Arena, Run};
 use super::base::{Base, Cache, Child, Name};
+use super::bell::Bells;
 use super::journal::Journal;
 use super::node::{Attr, Body, Ext, Node, Time};
 use super::record::Record;
@@ -10,8 +11,18 @@ use crate::codec::ids::Id;
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const MOST_EVENTS: usize = 1 << 16;
+
+/// Numbers of changes, and the paths that changed.
+pub type Told = Vec<(u64, Vec<u8>)>;
+
+/// Numbers of changes begin at the time, in microseconds: what an earlier process gave out is known to be old.
+fn first_event() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros() as u64
+}
 
 /// What one generation changed. While it is frozen nobody writes to it: it is shared without a lock.
 #[derive(Default)]
@@ -60,6 +71,7 @@ pub struct State {
     pub generation: u64,
     pub events: VecDeque<Event>,
     pub event: u64,
+    pub bells: Bells,
     /// The journal is being done again: blocks are claimed when that is done.
     pub replaying: bool,
     /// A failed sync: nothing more is written until the workspace is opened again.
@@ -100,7 +112,8 @@ impl State {
             epoch: 1,
             generation: 1,
             events: VecDeque::new(),
-            event: 0,
+            event: first_event(),
+            bells: Bells::default(),
             replaying: false,
             failed: false,
             read_only: false,
@@ -459,6 +472,27 @@ impl State {
             self.events.pop_front();
         }
         self.events.push_back(Event { number: self.event, parent, name });
+        self.bells.ring();
+    }
+
+    /// The names that changed after a number, at most so many, and the number up to which these are all; None if that
+    /// is too long ago to be known, or was never given out.
+    pub fn events_after(&self, since: u64, most: usize) -> (u64, Option<Told>) {
+        let first = self.events.front().map_or(self.event + 1, |event| event.number);
+        if since > self.event || since + 1 < first {
+            return (self.event, None);
+        }
+        let from = (since + 1 - first) as usize;
+        let last = self.event.min(since.saturating_add(most as u64));
+        let told = self.events.range(from..(last + 1 - first) as usize).filter_map(|event| {
+            let mut path = self.path_of(event.parent)?;
+            if !path.is_empty() && !event.name.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&event.name);
+            Some((event.number, path))
+        });
+        (last, Some(told.collect()))
     }
 
     fn tell_of(&mut self, ino: Ino) {
