@@ -118,7 +118,7 @@ def _place(repository: "Repository", imported: "Imported", message: str | None, 
         verb="import",
         state=imported.state.hex(),
         times=output.hex_or_none(imported.times),
-        owner=imported.owner,
+        owner=list(imported.owner),
         message=message,
         **deed_of(call),
     )

@@ -16,6 +16,7 @@ from fusecas.daemon import connection, control, rpc
 from fusecas.daemon.connection import Caller
 from fusecas.daemon.control import Control
 from fusecas.errors import AmbiguousPrefix, Conflict, UsageError
+from fusecas.parameters import checked
 from fusecas.wire import LONGEST_REQUEST
 
 NOBODY = 65534
@@ -91,7 +92,7 @@ class Served:
         return {}["no such key"]
 
     async def _refuse(self, params: dict[str, Any]) -> Any:
-        if rpc.checked(params, ambiguous=(bool, False))["ambiguous"]:
+        if checked(params, ambiguous=(bool, False))["ambiguous"]:
             raise AmbiguousPrefix.among("abcd", ["abcd1", "abcd2"])
         raise Conflict("moved: caf\udce9", hint="again")
 
@@ -452,5 +453,5 @@ async def test_a_daemon_about_to_end_answers_what_is_open_and_takes_no_more(tmp_
 )
 def test_parameters_of_another_kind_are_refused(given: dict[str, Any], known: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        rpc.checked(given, **known)
-    assert rpc.checked({}, a=(str, None)) == {"a": None}
+        checked(given, **known)
+    assert checked({}, a=(str, None)) == {"a": None}
