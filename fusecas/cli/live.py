@@ -131,6 +131,8 @@ def status(call: "Call", repo: Path | None) -> Any:
     if not call.as_json:
         place = found["mountpoint"]
         print(f"mounted at {output.printable(place)}" if place else "not mounted")
+        if found["failed"]:
+            print(output.paint("read-only: the disk has failed to store what was written", "red"))
         for letter, path, is_directory in changes:
             colour = {"A": "green", "D": "red"}.get(letter, "yellow")
             print(f"{output.paint(letter, colour)} {output.path_text(path) or '.'}{'/' if is_directory else ''}")
@@ -139,6 +141,7 @@ def status(call: "Call", repo: Path | None) -> Any:
     return {
         "mountpoint": found["mountpoint"],
         "workspace": found["workspace"],
+        "failed": found["failed"],
         "changes": [
             {"letter": letter, **output.path_fields(path), "directory": is_directory}
             for letter, path, is_directory in changes
@@ -157,6 +160,7 @@ def _status_here(folder: Path) -> dict[str, Any]:
         return {
             "mountpoint": None,
             "workspace": workspace.name,
+            "failed": False,
             "changes": [[each.letter, os.fsdecode(each.path), each.is_directory] for each in found],
         }
 

@@ -23,7 +23,7 @@ from fusecas.mount.operations import Operations
 from fusecas.mount.session import MountSession
 from fusecas.store.repository import Repository
 from fusecas.workspace.status import status
-from fusecas.workspace.workspace import Committed, Workspace
+from fusecas.workspace.workspace import LONG, Committed, Workspace
 
 log = logging.getLogger("fusecas.daemon")
 PATIENCE = 10.0
@@ -42,6 +42,7 @@ class Daemon:
         self._session = MountSession(operations, mountpoint, allow_other=allow_other)
         self._workspace.flush_mappings_by(self._session.flush_mappings)
         self._committing = trio.Lock()
+        self._seal_at = 0
 
     async def run(self, ready: Any) -> None:
         methods = {"status": self._status, "commit": self._commit, "umount": self._umount, "changes": self._changes}
@@ -58,7 +59,7 @@ class Daemon:
         finally:
             self._session.close()
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._workspace.close)
+                await trio.to_thread.run_sync(self._close)
 
     async def _serve_requests(self, scope: trio.CancelScope) -> None:
         await self._session.serve()
@@ -72,15 +73,45 @@ class Daemon:
         if self._session.device.failure is not None or waiting.cancelled_caught:
             raise EnvironmentProblem(f"{self._mountpoint} does not answer: {self._session.device.failure}")
 
+    def _close(self) -> None:
+        try:
+            self._workspace.close()
+        except OSError as error:
+            log.error("%s; what was not synced before is there as long as this machine runs", self._said(error))
+
+    def _said(self, error: OSError | None) -> str:
+        why = "" if error is None else f" ({error.strerror})"
+        return f"workspace {self._workspace.name}: the disk has failed to store what was written{why}"
+
     async def _mark_now_and_then(self) -> None:
-        """So that little is lost to a power cut even of what nobody has synced."""
+        """So that little is lost to a power cut even of what nobody has synced, and a start never takes long."""
         last = -1
-        while True:
+        while not self._workspace.overlay.failed:
             await trio.sleep(MARK_EVERY)
             now = self._workspace.overlay.event
-            if now != last:
-                last = now
+            if now == last:
+                continue
+            last = now
+            try:
                 await trio.to_thread.run_sync(self._workspace.overlay.sync)
+            except OSError as error:
+                log.error("%s: it is read-only until it is mounted again", self._said(error))
+                return
+            await self._seal_if_long()
+        log.error("%s: it is read-only until it is mounted again", self._said(None))
+
+    async def _seal_if_long(self) -> None:
+        overlay = self._workspace.overlay
+        if overlay.log_bytes < self._seal_at or not self._workspace.is_long():
+            return
+        try:
+            async with self._committing:
+                await trio.to_thread.run_sync(self._workspace.seal)
+            self._seal_at = 0
+        except FusecasError as error:
+            # Nothing is lost, only a start takes longer: so the next attempt comes when there is a reason for it.
+            self._seal_at = overlay.log_bytes + LONG
+            log.warning("the journal is long, and could not be made shorter: %s", error.message)
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -98,6 +129,7 @@ class Daemon:
             "mountpoint": str(self._mountpoint),
             "pid": os.getpid(),
             "workspace": self._workspace.name,
+            "failed": self._workspace.overlay.failed,
             "changes": [[each.letter, os.fsdecode(each.path), each.is_directory] for each in found],
         }
 
