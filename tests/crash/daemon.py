@@ -3,7 +3,7 @@
     python -m tests.crash.daemon FOLDER KILLS SEED
 
 Every syscall that a writer was answered is there after each kill, every commit that was acknowledged verifies. A long
-run is started by hand; tests/mount/test_crash.py does a few.
+run is started by hand; tests/mount/test_failures.py does a few.
 """
 
 import json
