@@ -3,7 +3,9 @@
 import logging
 import os
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,3 +52,12 @@ def quiet_log(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) 
     ]
     if unexpected:
         pytest.fail(f"unexpected in the log: {unexpected}")
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that tells of syncs (disk.c)."""
+    built = tmp_path_factory.mktemp("disk") / "disk.so"
+    source = Path(__file__).parent / "crash" / "disk.c"
+    subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True)
+    return built

@@ -29,6 +29,8 @@ def status(ws: str | None, call: "Call", repo: Path | None) -> Any:
     if not call.as_json:
         is_mounted = found["mountpoint"] is not None
         print(f"mounted at {output.path_text(path_of(found, 'mountpoint'))}" if is_mounted else "not mounted")
+        if found["failed"]:
+            print(output.paint("read-only: the disk has failed to store what was written", "red"))
         for each in found["changes"]:
             letter, path = each["letter"], output.path_text(path_of(each)) or "."
             print(f"{output.paint(letter, COLOURS.get(letter, 'yellow'))} {path}{'/' if each['directory'] else ''}")

@@ -18,6 +18,7 @@ import trio
 
 from fusecas.daemon.changes import Changes
 from fusecas.daemon.control import Control, Method
+from fusecas.daemon.keeping import Keeper, close_all
 from fusecas.daemon.rpc import problem
 from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
 from fusecas.mount.mountpoint import prepare, record
@@ -30,7 +31,6 @@ from fusecas.workspace.workspaces import Workspaces
 
 log = logging.getLogger("fusecas.daemon")
 PATIENCE = 10.0
-MARK_EVERY = 5.0
 GRACE = 2.0
 
 
@@ -57,13 +57,13 @@ class Daemon:
                 await self._until_it_answers()
                 listener = control.listen()
                 nursery.start_soon(control.serve, listener)
-                nursery.start_soon(self._mark_now_and_then)
+                nursery.start_soon(Keeper(self._workspaces).run)
                 nursery.start_soon(self._watch_signals, nursery.cancel_scope)
                 ready(None)
         finally:
             self._session.close()
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._workspaces.close)
+                await trio.to_thread.run_sync(close_all, self._workspaces)
 
     async def _serve_requests(self, scope: trio.CancelScope) -> None:
         await self._session.serve()
@@ -76,17 +76,6 @@ class Daemon:
             await trio.to_thread.run_sync(os.stat, self._mountpoint, abandon_on_cancel=True)
         if self._session.device.failure is not None or waiting.cancelled_caught:
             raise EnvironmentProblem(f"{self._mountpoint} does not answer: {self._session.device.failure}")
-
-    async def _mark_now_and_then(self) -> None:
-        """So that little is lost to a power cut even of what nobody has synced."""
-        marked: dict[bytes, int] = {}
-        while True:
-            await trio.sleep(MARK_EVERY)
-            for workspace in self._workspaces.opened():
-                now = workspace.overlay.event
-                if now != marked.get(workspace.id, -1):
-                    marked[workspace.id] = now
-                    await trio.to_thread.run_sync(workspace.overlay.sync)
 
     async def _watch_signals(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -278,9 +278,9 @@ class LmdbEnvironment:
         return os.access(self.folder / "lock.mdb", os.R_OK | os.W_OK)
 
     def _disk_is_full(self) -> bool:
-        """LMDB reports a short write as an I/O error."""
+        """LMDB reports a short write as an I/O error; a file system may refuse megabytes as a whole."""
         disk = os.statvfs(self.folder)
-        return disk.f_bavail * disk.f_frsize < 1 << 20 or (disk.f_files > 0 and disk.f_favail == 0)
+        return disk.f_bavail * disk.f_frsize < 8 << 20 or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def stop_here() -> None:

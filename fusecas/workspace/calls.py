@@ -29,7 +29,8 @@ WHERE: dict[str, tuple[type, Any]] = {"ws": (str, None)}
 
 def status(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     workspace = _workspace(workspaces, checked(parameters, **WHERE))
-    return {"mountpoint": None, "pid": None, **as_json(workspace.name, status_of(workspace))}
+    found = as_json(workspace.name, status_of(workspace))
+    return {"mountpoint": None, "pid": None, "failed": workspace.overlay.failed, **found}
 
 
 def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from fusecas.errors import Conflict, StorageProblem
 from fusecas.store import heads, trees
 from fusecas.store.repository import Repository
 from fusecas.store.verify import verify_here
+from fusecas.workspace import workspace as workspace_module
 from fusecas.workspace import workspace as workspaces
 from fusecas.workspace.workspace import OVERLAYS, Workspace
 from tests.workspace.disk import Disk, Image, Memory, Told, put
@@ -374,7 +375,7 @@ class Machine(RuleBasedStateMachine):
     @rule(place=PLACES, other=NAMES, is_early=st.booleans(), fails=st.booleans(), then=THEN)
     def change_while_it_is_sealed(self, place: Place, other: bytes, is_early: bool, fails: bool, then: str) -> None:
         """What is done after the freeze, before or after it was stored; the seal then succeeds or fails."""
-        store = Workspace._store_frozen
+        store = workspace_module.store_frozen
         before = self.past[-1]
 
         def change() -> None:
@@ -395,10 +396,10 @@ class Machine(RuleBasedStateMachine):
                 self.hold(there)
             self.past.append(tree_of(self.overlay))
 
-        def late(workspace: Workspace, *rest: Any) -> Any:
+        def late(*arguments: Any) -> Any:
             if is_early:
                 change()
-            stored = store(workspace, *rest)
+            stored = store(*arguments)
             if not is_early:
                 change()
             if fails:
@@ -407,7 +408,7 @@ class Machine(RuleBasedStateMachine):
 
         self.overlay.setattr(0, mode=0o755)  # so that there is something to freeze
         self.past.append(tree_of(self.overlay))
-        Workspace._store_frozen = late  # type: ignore[method-assign]
+        workspace_module.store_frozen = late
         try:
             self.workspace.seal()
             assert not fails
@@ -416,7 +417,7 @@ class Machine(RuleBasedStateMachine):
         except Conflict:
             assert fails
         finally:
-            Workspace._store_frozen = store  # type: ignore[method-assign]
+            workspace_module.store_frozen = store
         for ino in self.held:
             self.overlay.forget(ino, 1)
         self.held.clear()

@@ -22,15 +22,6 @@ SEEDS, EXAMPLES = 2, 15
 EVERY = 4
 
 
-@pytest.fixture(scope="session")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that tells of syncs (disk.c)."""
-    built = tmp_path_factory.mktemp("disk") / "disk.so"
-    source = TOP / "tests" / "crash" / "disk.c"
-    subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True)
-    return built
-
-
 def power(disk: Path, *words: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.workspace.power", *map(str, words)]
     environment = {**os.environ, "LD_PRELOAD": str(disk)}

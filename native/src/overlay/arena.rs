@@ -191,7 +191,11 @@ impl Arena {
     }
 
     fn grow(&mut self, wanted: u32) -> Result<(), Errno> {
-        let mut blocks = self.next_size.max(wanted.min(LARGEST));
+        // Of a disk that is nearly full, not much more than is needed: a commit wants some of it, too.
+        let disk = fs::fstatvfs(&self.folder)?;
+        let share = disk.f_bavail * disk.f_frsize / BLOCK as u64 / 8;
+        let generous = u64::from(self.next_size).min(share.max(u64::from(SMALLEST))) as u32;
+        let mut blocks = generous.max(wanted.min(LARGEST));
         loop {
             match Mapped::create(&self.folder, &name_of(self.next), blocks as usize * BLOCK) {
                 Ok(mapped) => {
