@@ -400,3 +400,24 @@ def test_changes_are_numbered_and_name_their_paths(repository: Repository) -> No
     assert found is not None
     assert [path for _, path in found] == [b"e/x", b"d", b"e"]
     assert overlay.events(overlay.event) == []
+
+
+def test_another_file_at_the_name_of_a_hard_link_is_not_linked(repository: Repository) -> None:
+    """The links are gone, and something new has their names: a later seal must not look for them there."""
+    workspace = Workspace(repository)
+    overlay = workspace.overlay
+    folder = overlay.make(0, b"d", FOLDER, 0, 0, 0)[0]
+    linked = overlay.make(0, b"x", FILE, 0, 0, 0)[0]
+    overlay.link(linked, folder, b"y")
+    workspace.commit("linked")
+    overlay.unlink(0, b"x")
+    overlay.unlink(folder, b"y")
+    overlay.rmdir(0, b"d")
+    overlay.make(0, b"x", FILE, 0, 0, 0)
+    overlay.make(0, b"d", FOLDER, 0, 0, 0)
+    workspace.commit("others")
+    with repository.store.read() as snapshot:
+        assert trees.read_state(snapshot, heads.read_head(snapshot).live.state).links is None
+    overlay.unlink(0, b"x")
+    workspace.commit("gone")
+    assert names_of_head(repository) == {b"d"}
