@@ -220,15 +220,16 @@ class Sealer:
         for directory in directories:
             here, number = self._step(here, directory)
             numbers.append(number)
-        if self._step(here, name)[1] in self._nodes:
+        numbers.append(self._step(here, name)[1])
+        if numbers[-1] in self._nodes:
             return None
         changed = max((at for at, number in enumerate(numbers) if number in self._nodes), default=0)
         rest = [*directories[changed:], name]
         node = self._nodes[numbers[changed]]
         if numbers[changed] != ROOT and not node.places:
             return None
-        if node.is_directory and node.names.get(rest[0], -1) is None:
-            return None
+        if node.names.get(rest[0], numbers[changed + 1]) != numbers[changed + 1]:
+            return None  # gone, whatever has its name now
         above = b"" if numbers[changed] == ROOT else self._path(*node.places[0])
         return trees.join(above, b"/".join(rest))
 

@@ -165,7 +165,7 @@ class Killer:
     def start(self) -> int:
         """The daemon; the descriptor on which it says that it is ready."""
         answer, say_ready = os.pipe()
-        words = [sys.executable, "-m", "fusecas.daemon.serve", self.repository, self.work, "0", str(say_ready)]
+        words = [sys.executable, "-m", "fusecas.daemon.serve", self.repository, "main", self.work, "0", str(say_ready)]
         with (self.repository / "run" / "log").open("ab") as log:
             self.daemon = subprocess.Popen(words, stdout=log, stderr=log, pass_fds=(say_ready,), start_new_session=True)
         os.close(say_ready)

@@ -2,12 +2,8 @@
 
 import mmap
 import os
-import sqlite3
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from tests.mount.conftest import Mounted
 
@@ -162,68 +158,6 @@ def test_default_acls_are_handed_on(mounted: Mounted) -> None:
         "getfacl -cn d/sub"
     )
     assert (mounted.work / "d" / "f").stat().st_mode & 0o777 == 0o660
-
-
-# ---- real programs
-
-
-def test_git_works_in_it(mounted: Mounted) -> None:
-    mounted.shell(
-        "export HOME=$PWD GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b\n"
-        "git init -q r && cd r && mkdir -p a/b && for i in $(seq 100); do echo $i > a/b/$i; done\n"
-        "git add . && git commit -qm one && for i in $(seq 50); do echo x >> a/b/$i; done && git commit -qam two\n"
-        "git gc -q && git fsck --strict && git clone -q . ../copy && git -C ../copy log --oneline | wc -l"
-    )
-    mounted.ok("commit")
-    mounted.umount()
-    mounted.mount()
-    assert mounted.shell("git -C r status --porcelain") == ""
-    assert mounted.shell("git -C r fsck --strict 2>&1") == ""
-
-
-@pytest.mark.parametrize("journal", ["delete", "wal"])
-def test_sqlite_works_in_it(mounted: Mounted, journal: str) -> None:
-    script = (
-        "import sqlite3, sys\n"
-        "db = sqlite3.connect('db', timeout=60)\n"
-        "for at in range(60):\n"
-        "    with db: db.execute('insert into t values (?)', (int(sys.argv[1]) * 1000 + at,))\n"
-    )
-    with sqlite3.connect(mounted.work / "db") as db:
-        db.execute(f"pragma journal_mode={journal}")
-        db.execute("create table t (x integer primary key)")
-    db.close()
-    writers = [subprocess.Popen([sys.executable, "-c", script, str(at)], cwd=mounted.work) for at in range(3)]
-    mounted.ok("commit")
-    assert [each.wait() for each in writers] == [0] * 3
-    db = sqlite3.connect(mounted.work / "db")
-    assert db.execute("pragma integrity_check").fetchall() == [("ok",)]
-    assert db.execute("select count(*) from t").fetchone() == (180,)
-    db.close()
-
-
-def test_a_c_project_builds_in_it(mounted: Mounted) -> None:
-    (mounted.work / "main.c").write_text('#include <stdio.h>\nint main(void) { puts("built"); return 0; }\n')
-    (mounted.work / "Makefile").write_text("main: main.c\n\tcc -O1 -o main main.c\n")
-    assert "cc -O1" in mounted.shell("make")
-    assert "up to date" in mounted.shell("make")
-    assert mounted.shell("./main") == "built\n"
-
-
-def test_a_tree_goes_through_tar_and_back(mounted: Mounted, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    subprocess.run(["cp", "-a", os.fspath(Path(__file__).parents[2] / "fusecas"), source], check=True)
-    os.link(source / "errors.py", source / "linked")
-    os.setxattr(source / "errors.py", "user.note", b"kept")
-    mounted.shell(f"tar --xattrs -C {source} -cf - . | tar --xattrs -xf - && tar --xattrs --sort=name -cf ../one.tar .")
-    subprocess.run(["tar", "--xattrs", "--sort=name", "-C", source, "-cf", tmp_path / "two.tar", "."], check=True)
-    listing = [
-        subprocess.run(["tar", "-tvf", tmp_path / name], check=True, capture_output=True).stdout
-        for name in ("one.tar", "two.tar")
-    ]
-    assert listing[0] == listing[1]
-    mounted.shell("find . -mindepth 1 -delete")
-    assert os.listdir(mounted.work) == [] and mounted.changes() == {}
 
 
 def test_what_did_not_change_looks_the_same_after_a_commit_and_a_new_mount(place: Mounted) -> None:

@@ -432,3 +432,40 @@ def test_a_bell_that_nobody_holds_any_more_is_no_trouble(repository: Repository)
     overlay = Workspace(repository).overlay
     assert overlay.bell().arm(overlay.event)
     overlay.make(0, b"b", FILE, 0, 0, 0)
+
+
+def test_another_file_at_the_name_of_a_hard_link_is_not_linked(repository: Repository) -> None:
+    """The links are gone, and something new has their names: a later seal must not look for them there."""
+    workspace = Workspace(repository)
+    overlay = workspace.overlay
+    folder = overlay.make(0, b"d", FOLDER, 0, 0, 0)[0]
+    linked = overlay.make(0, b"x", FILE, 0, 0, 0)[0]
+    overlay.link(linked, folder, b"y")
+    workspace.commit("linked")
+    overlay.unlink(0, b"x")
+    overlay.unlink(folder, b"y")
+    overlay.rmdir(0, b"d")
+    overlay.make(0, b"x", FILE, 0, 0, 0)
+    overlay.make(0, b"d", FOLDER, 0, 0, 0)
+    workspace.commit("others")
+    with repository.store.read() as snapshot:
+        assert trees.read_state(snapshot, heads.read_head(snapshot).live.state).links is None
+    overlay.unlink(0, b"x")
+    workspace.commit("gone")
+    assert names_of_head(repository) == {b"d"}
+
+
+def test_an_access_list_that_is_not_there_can_be_removed(repository: Repository) -> None:
+    """An empty list comes from the kernel as a removal, and ext4 takes it as one."""
+    overlay = Workspace(repository).overlay
+    ino = overlay.make(0, b"x", FILE, 0, 0, 0)[0]
+    overlay.removexattr(ino, b"system.posix_acl_access")
+    with pytest.raises(OSError):
+        overlay.removexattr(ino, b"user.absent")
+
+
+def test_a_chown_that_changes_nothing_moves_the_ctime(repository: Repository) -> None:
+    overlay = Workspace(repository).overlay
+    before = overlay.make(0, b"x", FILE, 0, 0, 0)
+    after = overlay.setattr(before[0])
+    assert after[10] > before[10] and after[9] == before[9]
