@@ -15,16 +15,19 @@ import socket
 import struct
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from fusecas.errors import EnvironmentProblem, PermissionProblem
 
 DEVICE = "/dev/fuse"
-KIND = b"fuse.fusecas"
+KIND = "fuse.fusecas"
 MS_NOSUID, MS_NODEV = 2, 4
 MNT_DETACH = 2
 HEADER = 16
+REQUEST_HEADER = 40
+PATIENCE = 5.0
 FLAGS = HEADER + 12
 LARGEST_REQUEST = 1 << 21
 DONT_MASK = 1 << 6
@@ -151,6 +154,20 @@ class Device:
         self._waited_for.close()
 
 
+def ask_kernel(mountpoint: Path) -> tuple[int, int]:
+    """Mount there for a moment, and read which version of FUSE the kernel's first request speaks."""
+    device = Device(mountpoint, allow_other=False)
+    try:
+        if not select.select([device._descriptor], [], [], PATIENCE)[0]:
+            raise EnvironmentProblem(f"the kernel asks nothing at {mountpoint}")
+        major, minor = struct.unpack_from("<II", os.read(device._descriptor, LARGEST_REQUEST), REQUEST_HEADER)
+        return major, minor
+    finally:
+        device.unmount(lazy=True)
+        device._theirs.close()
+        device.close()
+
+
 def hint_of(said: str) -> str:
     """What helps against a refusal of fusermount3."""
     if "user_allow_other" in said:
@@ -168,28 +185,28 @@ def no_device(error: OSError) -> EnvironmentProblem:
     return EnvironmentProblem(f"{DEVICE}: {error.strerror}", hint="modprobe fuse; in a container: --device /dev/fuse")
 
 
+def mount_lines() -> Iterator[tuple[bytes, str, bytes]]:
+    """(mountpoint, kind, options of its kind) of each mount, as this process sees them."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            before, _, after = line.partition(b" - ")
+            kind, _, options = after.split(b" ", 2)
+            yield unescaped(before.split(b" ")[4]), kind.decode(), options
+
+
 class Mount(NamedTuple):
-    """A line of mountinfo, as far as it matters."""
-
-    kind: bytes
+    is_ours: bool
     user: int | None
-
-    @property
-    def is_ours(self) -> bool:
-        return self.kind == KIND
 
 
 def mount_at(mountpoint: Path) -> Mount | None:
     """What is mounted there, the last if there are several."""
     wanted = os.fsencode(mountpoint)
     found = None
-    with open("/proc/self/mountinfo", "rb") as table:
-        for line in table:
-            before, _, after = line.partition(b" - ")
-            if unescaped(before.split(b" ")[4]) == wanted:
-                kind, _, options = after.split(b" ", 2)
-                user = re.search(rb"\buser_id=(\d+)", options)
-                found = Mount(kind, int(user[1]) if user else None)
+    for place, kind, options in mount_lines():
+        if place == wanted:
+            user = re.search(rb"\buser_id=(\d+)", options)
+            found = Mount(kind == KIND, int(user[1]) if user else None)
     return found
 
 
