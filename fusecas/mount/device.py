@@ -196,7 +196,8 @@ def mount_lines() -> Iterator[tuple[bytes, str, bytes]]:
 
 class Mount(NamedTuple):
     is_ours: bool
-    user: int | None
+    owner: tuple[int, int] | None
+    """User and group who mounted it through FUSE."""
 
 
 def mount_at(mountpoint: Path) -> Mount | None:
@@ -205,8 +206,8 @@ def mount_at(mountpoint: Path) -> Mount | None:
     found = None
     for place, kind, options in mount_lines():
         if place == wanted:
-            user = re.search(rb"\buser_id=(\d+)", options)
-            found = Mount(kind == KIND, int(user[1]) if user else None)
+            ids = re.search(rb"\buser_id=(\d+),group_id=(\d+)", options)
+            found = Mount(kind == KIND, (int(ids[1]), int(ids[2])) if ids else None)
     return found
 
 
@@ -222,18 +223,21 @@ def is_stale(mountpoint: Path) -> bool:
     try:
         os.statvfs(mountpoint)
     except OSError as error:
-        if error.errno == errno.EACCES and found.user is not None:
-            return _is_stale_for(found.user, mountpoint)
+        if error.errno == errno.EACCES and found.owner is not None:
+            return _is_stale_for(found.owner, mountpoint)
         return error.errno == errno.ENOTCONN
     return False
 
 
-def _is_stale_for(user: int, mountpoint: Path) -> bool:
+def _is_stale_for(owner: tuple[int, int], mountpoint: Path) -> bool:
     """Others are refused, root too, before the kernel looks whether a daemon is there: its owner must ask."""
     if os.geteuid() != 0:
         return False
+    user, group = owner
     words = ["stat", "--file-system", "--", os.fspath(mountpoint)]
-    done = subprocess.run(words, user=user, capture_output=True, env={"LC_ALL": "C", "PATH": os.defpath})
+    done = subprocess.run(
+        words, user=user, group=group, extra_groups=[], capture_output=True, env={"LC_ALL": "C", "PATH": os.defpath}
+    )
     return os.strerror(errno.ENOTCONN).encode() in done.stderr
 
 
