@@ -221,16 +221,15 @@ def is_stale(mountpoint: Path) -> bool:
     if found is None or not found.is_ours:
         return False
     try:
-        os.statvfs(mountpoint)
+        told = os.statvfs(mountpoint)
     except OSError as error:
-        if error.errno == errno.EACCES and found.owner is not None:
-            return _is_stale_for(found.owner, mountpoint)
         return error.errno == errno.ENOTCONN
-    return False
+    # Who is not its owner is told zeros, root too, without a look at whether a daemon is there.
+    return told.f_bsize == 0 and found.owner is not None and _is_stale_for(found.owner, mountpoint)
 
 
 def _is_stale_for(owner: tuple[int, int], mountpoint: Path) -> bool:
-    """Others are refused, root too, before the kernel looks whether a daemon is there: its owner must ask."""
+    """Asked in the owner's name, which only root can."""
     if os.geteuid() != 0:
         return False
     user, group = owner

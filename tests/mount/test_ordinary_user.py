@@ -192,7 +192,7 @@ def test_a_place_that_can_not_be_mounted_on_is_refused_and_nothing_is_made(
 
 
 def test_root_takes_away_what_a_user_left_and_never_what_a_user_has(user: Ordinary) -> None:
-    """Root is refused by both, in the same words of the kernel."""
+    """The kernel tells root the same of both."""
     mounted = "from pathlib import Path; from fusecas.mount.device import is_stale; print(is_stale(Path('work')))"
     ask = f"{shlex.quote(sys.executable)} -c {shlex.quote(mounted.replace('work', str(user.work)))}"
     user.mount()
