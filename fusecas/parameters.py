@@ -30,4 +30,17 @@ def _checked(name: str, value: Any, kind: type, default: Any) -> Any:
         raise UsageError(f"the parameter {name} is a {kind.__name__}")
     if isinstance(value, int) and not 0 <= value < LARGEST:
         raise UsageError(f"the parameter {name} is a number from 0 to 2^63")
+    if isinstance(value, str) and not _can_be_encoded(value, "strict"):
+        raise UsageError(f"the parameter {name} is no text: it has lone surrogates")
+    if isinstance(value, list) and not all(_can_be_encoded(str(each), "surrogateescape") for each in value):
+        raise UsageError(f"the parameter {name} has an element that is no text")
     return value
+
+
+def _can_be_encoded(text: str, errors: str) -> bool:
+    """Elements of lists may hold bytes that aren't UTF-8, as Python's surrogates."""
+    try:
+        text.encode(errors=errors)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -43,6 +43,7 @@ VERBS = {
     "verify": ("repository", "Check stored bytes."),
     "gc": ("repository", "Remove what nothing needs."),
     "stats": ("repository", "Sizes and counts."),
+    "doctor": ("doctor", "What is missing on this machine, and how to get it."),
 }
 SECTIONS = {
     "Start": ("init", "mount", "umount", "import", "export"),
@@ -50,7 +51,7 @@ SECTIONS = {
     "Fork": ("fork", "ws"),
     "Look": ("head", "log", "history", "inspect", "ls", "cat", "diff"),
     "Name": ("tag", "tags"),
-    "Keep": ("op", "verify", "gc", "stats"),
+    "Keep": ("op", "verify", "gc", "stats", "doctor"),
     "Objects": ("put", "get", "has", "hash", "abbrev", "closure", "refs"),
 }
 COMPLETION = "_FUSECAS_COMPLETE"

@@ -32,6 +32,7 @@ from fusecas.workspace.workspaces import Workspaces
 log = logging.getLogger("fusecas.daemon")
 PATIENCE = 10.0
 GRACE = 2.0
+MOST_THREADS = 32
 
 
 class Daemon:
@@ -41,6 +42,8 @@ class Daemon:
         self._repository = repository
         self._workspaces = Workspaces(repository, name)
         self._name = name
+        # Of their own: commits that wait for each other must not take the threads that an fsync needs.
+        self._threads = trio.CapacityLimiter(MOST_THREADS)
         self._disk = os.open(repository.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._mountpoint = mountpoint
         self._session = MountSession(self._workspaces, name, mountpoint, self._disk, allow_other=allow_other)
@@ -90,7 +93,7 @@ class Daemon:
     # calls
 
     async def _call(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
-        return await trio.to_thread.run_sync(call, self._workspaces, params)
+        return await trio.to_thread.run_sync(call, self._workspaces, params, limiter=self._threads)
 
     async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
         found = await self._call(CALLS["status"], params)

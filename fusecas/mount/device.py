@@ -15,16 +15,19 @@ import socket
 import struct
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from fusecas.errors import EnvironmentProblem, PermissionProblem
 
 DEVICE = "/dev/fuse"
-KIND = b"fuse.fusecas"
+KIND = "fuse.fusecas"
 MS_NOSUID, MS_NODEV = 2, 4
 MNT_DETACH = 2
 HEADER = 16
+REQUEST_HEADER = 40
+PATIENCE = 5.0
 FLAGS = HEADER + 12
 LARGEST_REQUEST = 1 << 21
 DONT_MASK = 1 << 6
@@ -151,6 +154,20 @@ class Device:
         self._waited_for.close()
 
 
+def ask_kernel(mountpoint: Path) -> tuple[int, int]:
+    """Mount there for a moment, and read which version of FUSE the kernel's first request speaks."""
+    device = Device(mountpoint, allow_other=False)
+    try:
+        if not select.select([device._descriptor], [], [], PATIENCE)[0]:
+            raise EnvironmentProblem(f"the kernel asks nothing at {mountpoint}")
+        major, minor = struct.unpack_from("<II", os.read(device._descriptor, LARGEST_REQUEST), REQUEST_HEADER)
+        return major, minor
+    finally:
+        device.unmount(lazy=True)
+        device._theirs.close()
+        device.close()
+
+
 def hint_of(said: str) -> str:
     """What helps against a refusal of fusermount3."""
     if "user_allow_other" in said:
@@ -168,28 +185,29 @@ def no_device(error: OSError) -> EnvironmentProblem:
     return EnvironmentProblem(f"{DEVICE}: {error.strerror}", hint="modprobe fuse; in a container: --device /dev/fuse")
 
 
+def mount_lines() -> Iterator[tuple[bytes, str, bytes]]:
+    """(mountpoint, kind, options of its kind) of each mount, as this process sees them."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            before, _, after = line.partition(b" - ")
+            kind, _, options = after.split(b" ", 2)
+            yield unescaped(before.split(b" ")[4]), kind.decode(), options
+
+
 class Mount(NamedTuple):
-    """A line of mountinfo, as far as it matters."""
-
-    kind: bytes
-    user: int | None
-
-    @property
-    def is_ours(self) -> bool:
-        return self.kind == KIND
+    is_ours: bool
+    owner: tuple[int, int] | None
+    """User and group who mounted it through FUSE."""
 
 
 def mount_at(mountpoint: Path) -> Mount | None:
     """What is mounted there, the last if there are several."""
     wanted = os.fsencode(mountpoint)
     found = None
-    with open("/proc/self/mountinfo", "rb") as table:
-        for line in table:
-            before, _, after = line.partition(b" - ")
-            if unescaped(before.split(b" ")[4]) == wanted:
-                kind, _, options = after.split(b" ", 2)
-                user = re.search(rb"\buser_id=(\d+)", options)
-                found = Mount(kind, int(user[1]) if user else None)
+    for place, kind, options in mount_lines():
+        if place == wanted:
+            ids = re.search(rb"\buser_id=(\d+),group_id=(\d+)", options)
+            found = Mount(kind == KIND, (int(ids[1]), int(ids[2])) if ids else None)
     return found
 
 
@@ -203,20 +221,22 @@ def is_stale(mountpoint: Path) -> bool:
     if found is None or not found.is_ours:
         return False
     try:
-        os.statvfs(mountpoint)
+        told = os.statvfs(mountpoint)
     except OSError as error:
-        if error.errno == errno.EACCES and found.user is not None:
-            return _is_stale_for(found.user, mountpoint)
         return error.errno == errno.ENOTCONN
-    return False
+    # Who is not its owner is told zeros, root too, without a look at whether a daemon is there.
+    return told.f_bsize == 0 and found.owner is not None and _is_stale_for(found.owner, mountpoint)
 
 
-def _is_stale_for(user: int, mountpoint: Path) -> bool:
-    """Others are refused, root too, before the kernel looks whether a daemon is there: its owner must ask."""
+def _is_stale_for(owner: tuple[int, int], mountpoint: Path) -> bool:
+    """Asked in the owner's name, which only root can."""
     if os.geteuid() != 0:
         return False
+    user, group = owner
     words = ["stat", "--file-system", "--", os.fspath(mountpoint)]
-    done = subprocess.run(words, user=user, capture_output=True, env={"LC_ALL": "C", "PATH": os.defpath})
+    done = subprocess.run(
+        words, user=user, group=group, extra_groups=[], capture_output=True, env={"LC_ALL": "C", "PATH": os.defpath}
+    )
     return os.strerror(errno.ENOTCONN).encode() in done.stderr
 
 

@@ -40,6 +40,7 @@ READING = {
     "refs": ("refs @", IDS),
     "verify": ("verify", {"ok", "corrupted", "invalid", "missing", "problems"}),
     "stats": ("stats", STATS),
+    "doctor": ("doctor", {"repository", "ok", "checks"}),
     "export": ("export @ {new}", {"files", "directories", "size", "unset"}),
 }
 WRITING = {

@@ -126,11 +126,13 @@ async def served(folder: Path) -> AsyncIterator[Served]:
         serving = Served(folder)
         listener = serving.control.listen()
         nursery.start_soon(serving.control.serve, listener)
-        with trio.fail_after(20):
-            yield serving
-        for peer in serving.peers:
-            await peer.stream.aclose()
-        nursery.cancel_scope.cancel()
+        try:
+            with trio.fail_after(20):
+                yield serving
+        finally:
+            for peer in serving.peers:
+                await trio.aclose_forcefully(peer.stream)
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.trio
@@ -449,6 +451,8 @@ async def test_a_daemon_about_to_end_answers_what_is_open_and_takes_no_more(tmp_
         ({"a": 1 << 63}, {"a": (int, 0)}, "from 0"),
         ({"a": None}, {"a": (str, "")}, "a is a str"),
         ({"a": {}}, {"a": (list, [])}, "a is a list"),
+        ({"a": "\udcff"}, {"a": (str, "")}, "a is no text"),
+        ({"a": ["\ud800"]}, {"a": (list, [])}, "a has an element that is no text"),
     ],
 )
 def test_parameters_of_another_kind_are_refused(given: dict[str, Any], known: Any, said: str) -> None:

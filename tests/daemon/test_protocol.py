@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from fusecas.daemon.changes import Changes
 from fusecas.mount.device import detach, is_mounted
+from fusecas.workspace.calls import CALLS
 from tests.cli.calling import NOT_UTF8, Place
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -178,3 +180,11 @@ def test_a_commit_is_answered_though_the_client_sends_nothing_more(working: Work
         once.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: once.recv(1 << 16), b""))
     assert working.ok("log", "--json").result[0]["hash"].encode() in answer
+
+
+def test_the_page_knows_every_method() -> None:
+    told = {
+        name for row in re.findall(r"^\| (`[a-z._`, ]+`) \|", PAGE.read_text(), re.MULTILINE) for name in row.split("`")
+    }
+    changes = Changes(lambda _name: pytest.fail("nobody asks"))
+    assert {"hello", "umount", *CALLS, *changes.methods, *changes.conversations} <= told

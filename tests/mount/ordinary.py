@@ -26,13 +26,15 @@ NEEDED = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]]
 class Namespace:
     """A process that holds the namespace until it is closed."""
 
-    def __init__(self, folder: Path, device_mode: int, configuration: str) -> None:
+    def __init__(self, folder: Path, device_mode: int, configuration: str, then: str) -> None:
         (folder / "fuse.conf").write_text(configuration)
-        script = "\n".join(
-            ["set -e", "mount --make-rprivate /", *self._setting(folder, device_mode), "echo ready; cat"]
-        )
+        lines = ["set -e", "mount --make-rprivate /", *self._setting(folder, device_mode), then, "echo ready; cat"]
+        script = "\n".join(lines)
         self._holder = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ["unshare", "--mount", "sh", "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=folder / "home",
         )
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n"
@@ -74,16 +76,16 @@ def first_private(place: Path) -> Path | None:
 
 
 class Ordinary(Mounted):
-    """A repository of an ordinary user."""
+    """A repository of an ordinary user; `then` is done by root to the user's namespace."""
 
-    def __init__(self, base: Path, *, device_mode: int = 0o666, allow_other: bool = False) -> None:
+    def __init__(self, base: Path, *, device_mode: int = 0o666, allow_other: bool = False, then: str = ":") -> None:
         super().__init__(base / "home")
         self.folder.mkdir()
         self._namespace: Namespace | None = None
         if IS_ROOT:
             base.chmod(0o755)
             os.chown(self.folder, USER, USER)
-            self._namespace = Namespace(base, device_mode, "user_allow_other\n" if allow_other else "")
+            self._namespace = Namespace(base, device_mode, "user_allow_other\n" if allow_other else "", then)
 
     def start(self, *words: str | bytes, env: dict[str, str] | None = None, **how: Any) -> subprocess.Popen[bytes]:
         return self.start_as(USER, PROGRAM, *words, env=env, **how)
@@ -115,7 +117,7 @@ class Ordinary(Mounted):
         os.close(descriptor)
 
     def close(self) -> None:
-        with suppress(NoDaemon):
+        with suppress(NoDaemon, FileNotFoundError):
             self.signal(signal.SIGKILL)
         for place in self.mounts():
             assert self.sh(f"fusermount3 -uz {shlex.quote(place)}").code == 0

@@ -1,9 +1,11 @@
 """Life as an ordinary user, who mounts through fusermount3: the same promises, and clear refusals."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -187,6 +189,16 @@ def test_a_place_that_can_not_be_mounted_on_is_refused_and_nothing_is_made(
     assert answer.code == code and said in answer.stderr, answer
     assert user.sh("find . -path ./.fusecas -prune -o -print").lines == before
     assert user.mounts() == []
+
+
+def test_root_takes_away_what_a_user_left_and_never_what_a_user_has(user: Ordinary) -> None:
+    """The kernel tells root the same of both."""
+    mounted = "from pathlib import Path; from fusecas.mount.device import is_stale; print(is_stale(Path('work')))"
+    ask = f"{shlex.quote(sys.executable)} -c {shlex.quote(mounted.replace('work', str(user.work)))}"
+    user.mount()
+    assert user.sh(ask, user=0 if IS_ROOT else USER).text == "False\n"
+    user.signal(signal.SIGKILL)
+    assert user.sh(ask, user=0 if IS_ROOT else USER).text == "True\n"
 
 
 def test_a_mount_within_its_own_mount_is_refused_and_makes_nothing_there(user: Ordinary) -> None:
