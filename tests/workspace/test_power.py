@@ -18,7 +18,7 @@ from fusecas.workspace.workspace import LONG, OVERLAYS, Workspace
 
 TOP = Path(__file__).parents[2]
 FILE = stat.S_IFREG | 0o644
-SEEDS, EXAMPLES = 2, 15
+SEEDS, EXAMPLES = 2, 30
 EVERY = 4
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_came_and_went_while_another_was_sealed_needs_no_blocks_at_t
     written(overlay, b"kept", b"kept")
 
     def brief() -> None:
-        overlay.forget(written(overlay, b"brief", bytes(50 << 20)), 1)
+        overlay.forget(written(overlay, b"brief", bytes(20 << 20)), 1)
         overlay.unlink(0, b"brief")
 
     change_while_sealing(workspace, monkeypatch, brief, fails=False)

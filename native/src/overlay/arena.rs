@@ -109,6 +109,8 @@ pub struct Arena {
     waiting: Vec<(u64, Span)>,
     /// Written to since they were last synced.
     unsynced: BTreeSet<u32>,
+    /// About how much has been written to them since.
+    unsynced_bytes: u64,
     new_files: bool,
     next: u32,
     next_size: u32,
@@ -139,6 +141,7 @@ impl Arena {
             free: BTreeMap::new(),
             waiting: Vec::new(),
             unsynced: present.iter().copied().collect(),
+            unsynced_bytes: 0,
             new_files: true,
             next: 0,
             next_size: SMALLEST,
@@ -264,12 +267,17 @@ impl Arena {
 
     pub fn block_mut(&mut self, segment: u32, block: u32, count: u32) -> &mut [u8] {
         self.unsynced.insert(segment);
+        self.unsynced_bytes += u64::from(count) * BLOCK as u64;
         let found = self.segments.get_mut(&segment).expect("a block of a segment that is there");
         found.mapped.bytes_mut(block as usize * BLOCK, count as usize * BLOCK)
     }
 
     pub fn has(&self, span: Span) -> bool {
         self.segments.get(&span.segment).is_some_and(|segment| span.block + span.length <= segment.blocks)
+    }
+
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced_bytes
     }
 
     /// These blocks are written by the next sync, whether they look changed or not.
@@ -281,6 +289,7 @@ impl Arena {
 
     /// The files that must be synced before a mark, and whether their folder must be, too.
     pub fn take_unsynced(&mut self) -> (Vec<Arc<OwnedFd>>, bool) {
+        self.unsynced_bytes = 0;
         let numbers = std::mem::take(&mut self.unsynced);
         let files = numbers.iter().filter_map(|number| self.segments.get(number));
         (files.map(|segment| segment.mapped.file.clone()).collect(), std::mem::take(&mut self.new_files))

@@ -27,9 +27,12 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 const TRIES: usize = 10_000;
+/// So many bytes are not left unsynced: who then syncs a small file would have to wait for them.
+const MARK_AFTER: u64 = 32 << 20;
 
 /// Marks under way: who wants one waits for the next that begins.
 struct Marking {
@@ -47,6 +50,8 @@ struct Core {
     ungated: Condvar,
     marking: Mutex<Marking>,
     marked: Condvar,
+    /// Whether a mark was begun that nobody waits for.
+    beside: AtomicBool,
     folder: OwnedFd,
     load: Py<PyAny>,
     read: Py<PyAny>,
@@ -78,6 +83,7 @@ impl Core {
             ungated: Condvar::new(),
             marking: Mutex::new(Marking { marks, begun: 0, done: 0, running: false, failed: false }),
             marked: Condvar::new(),
+            beside: AtomicBool::new(false),
             folder,
             load,
             read,
@@ -212,6 +218,18 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// A mark that nobody waits for, one at a time. If it fails, the workspace is read-only, and whoever syncs is told.
+    fn mark_beside(core: &Arc<Core>) {
+        if core.beside.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let core = core.clone();
+        std::thread::spawn(move || {
+            let _ = core.mark(); // kept in `failed`
+            core.beside.store(false, Ordering::Release);
+        });
     }
 
     /// Sync all that was logged when this began, the arena before the journal: (stream, position, epoch).
@@ -565,7 +583,13 @@ impl Overlay {
 
     fn write(&self, py: Python<'_>, ino: Ino, offset: u64, data: Lent) -> PyResult<usize> {
         let data = data.as_slice();
-        self.core.run(py, |state| state.write(ino, offset, data))?;
+        let unsynced = self.core.run(py, |state| {
+            state.write(ino, offset, data)?;
+            Ok(state.arena.unsynced_bytes())
+        })?;
+        if unsynced >= MARK_AFTER {
+            Core::mark_beside(&self.core);
+        }
         Ok(data.len())
     }
 
