@@ -144,16 +144,17 @@ def entries(kind: Kind, root: bytes | None, load: Loader, start: bytes = b"") ->
     """Leaf entries in order, from the first that is not below `start`."""
     if root is None:
         return
-    yield from _entries_below(kind, load_node(kind, root, load), load, start)
+    yield from chain.from_iterable(_leaves_below(kind, load_node(kind, root, load), load, start))
 
 
-def _entries_below(kind: Kind, node: Node, load: Loader, start: bytes) -> Iterator[LeafEntry]:
+def _leaves_below(kind: Kind, node: Node, load: Loader, start: bytes) -> Iterator[list[LeafEntry]]:
+    """What each leaf has from `start` on."""
     first = bisect_left(node.entries, start, key=_key)
     if node.level == 0:
-        yield from node.entries[first:]
+        yield node.entries[first:]
         return
     for at in range(first, len(node.entries)):
-        yield from _entries_below(kind, load_child(kind, node, at, load), load, start)
+        yield from _leaves_below(kind, load_child(kind, node, at, load), load, start)
 
 
 def weight(kind: Kind, entry: LeafEntry) -> tuple[int, int]:

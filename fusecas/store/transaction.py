@@ -42,6 +42,7 @@ class Transaction(Snapshot):
         self._batch = _native.Batch()
         self._pending: set[bytes] = set()
         self._known: set[bytes] = set()
+        self.new_objects = self.stored_bytes = 0
 
     def has(self, object_id: bytes) -> bool:
         return object_id in self._pending or super().has(object_id)
@@ -60,6 +61,13 @@ class Transaction(Snapshot):
         node = ObjectId(_native.node_id(kind, data))
         self._add(kind, node, data)
         return node
+
+    def take(self, batch: _native.Batch) -> None:
+        """Contents that have been cut before the transaction began, and all that they are made of."""
+        assert not self._pending, "a batch comes first"
+        self._batch = batch
+        self._pending.update(batch.ids())
+        self._check_size()
 
     def put_content(self, data: bytes) -> ContentId:
         before = len(self._batch)
@@ -92,6 +100,8 @@ class Transaction(Snapshot):
         if missing:
             new = packs.compressed(self._batch, ids, self._batch.kinds(), missing)
             packs.append_objects(self.kv, [new[i] for i in missing], created_now())
+            self.new_objects = len(missing)
+            self.stored_bytes = sum(len(new[i].data) for i in missing)
 
     # refs, live rows, operations
 

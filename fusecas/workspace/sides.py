@@ -1,11 +1,10 @@
 """What lies beside a directory's tree: the times of what is in it, and the numbers of its inodes."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from fusecas.store import prolly
 from fusecas.store.ids import Kind
-from fusecas.store.kinds import Entry
+from fusecas.store.kinds import EntryKind
 from fusecas.store.prolly import LeafEntry, Loader, Saver
 
 ROOT = 0
@@ -29,7 +28,9 @@ def written_times(base: DirIds, fallback: int, load: Loader, save: Saver) -> byt
     """The times of a directory; written down now, if it had none."""
     if base.times is not None:
         return base.times
-    return prolly.build(Kind.TIMES, ((entry.name, fallback, None) for entry in _entries(base, load)), save)
+    return prolly.build(
+        Kind.TIMES, ((entry[0], fallback, None) for entry in prolly.entries(Kind.TREE, base.tree, load)), save
+    )
 
 
 def written_inodes(base: DirIds, fallback: int, load: Loader, save: Saver) -> bytes | None:
@@ -37,14 +38,10 @@ def written_inodes(base: DirIds, fallback: int, load: Loader, save: Saver) -> by
     was changed when it was last modified."""
     if base.inodes is not None:
         return base.inodes
-    mtimes = {entry[0]: entry[1] for entry in prolly.entries(Kind.TIMES, base.times, load)}
+    mtimes = {name: mtime for name, mtime, _ in prolly.entries(Kind.TIMES, base.times, load)}
     made: list[LeafEntry] = []
-    number = base.first
-    for entry in _entries(base, load):
-        made.append((entry.name, number, mtimes.get(entry.name, fallback), None))
-        number += 1 + (entry.count if entry.is_directory else 0)
+    number, directory = base.first, int(EntryKind.DIRECTORY)
+    for name, kind, _, _, _, count, _ in prolly.entries(Kind.TREE, base.tree, load):  # often thousands: no Entry each
+        made.append((name, number, mtimes.get(name, fallback), None))
+        number += 1 + (count if kind == directory else 0)
     return prolly.build(Kind.INODES, made, save)
-
-
-def _entries(base: DirIds, load: Loader) -> Iterator[Entry]:
-    return map(Entry._make, prolly.entries(Kind.TREE, base.tree, load))

@@ -1,23 +1,38 @@
 """What a frozen generation holds, on its way to the store."""
 
+from typing import Protocol
+
 from fusecas import _native
-from fusecas.store.ids import Kind, ObjectId
+from fusecas.store.ids import ContentId, Kind, ObjectId
 from fusecas.store.kinds import EntryKind, State
 from fusecas.store.prolly import Loader
 from fusecas.store.session import Session
 from fusecas.workspace.sealing import INLINE_XATTR, Changed, Sealed, Sealer
 
+MOST_NODES, MOST_BYTES = 1000, 1 << 20
+
+Nodes = dict[int, Changed]
+Contents = dict[int, bytes]
+
+
+class Puts(Protocol):
+    """A session, or a transaction."""
+
+    def put_node(self, kind: Kind, data: bytes) -> ObjectId: ...
+
+    def put_content(self, data: bytes) -> ContentId: ...
+
 
 class Saved:
-    """Nodes put into a session, readable at once: the store may not have them yet."""
+    """Nodes put into a session or a transaction, readable at once: the store may not have them yet."""
 
-    def __init__(self, session: Session, load: Loader) -> None:
-        self._session = session
+    def __init__(self, puts: Puts, load: Loader) -> None:
+        self._puts = puts
         self._load = load
         self._fresh: dict[bytes, bytes] = {}
 
     def save(self, kind: Kind, data: bytes) -> ObjectId:
-        node = self._session.put_node(kind, data)
+        node = self._puts.put_node(kind, data)
         self._fresh[node] = data
         return node
 
@@ -25,16 +40,38 @@ class Saved:
         return self._fresh[node] if node in self._fresh else self._load(ObjectId(node), kind)
 
 
+def frozen_nodes(overlay: "_native.Overlay") -> Nodes:
+    return {node.ino: node for node in (Changed._make(each) for each in overlay.nodes(frozen_only=True))}
+
+
+def is_small(nodes: Nodes) -> bool:
+    """Whether one transaction can hold it, and need not hold up others for long. A session costs two more."""
+    if len(nodes) > MOST_NODES:
+        return False
+    return sum(node.size for node in nodes.values() if is_changed_file(node)) <= MOST_BYTES
+
+
+def cut_contents(overlay: "_native.Overlay", nodes: Nodes) -> "tuple[Contents, _native.Batch]":
+    """The changed contents of a small generation, for `Transaction.take`."""
+    batch = _native.Batch()
+    changed = [ino for ino, node in nodes.items() if is_changed_file(node)]
+    return {ino: overlay.put_content(ino, batch, lambda batch: batch)[0] for ino in changed}, batch
+
+
+def put_contents(overlay: "_native.Overlay", nodes: Nodes, session: Session) -> Contents:
+    return {ino: _content(overlay, session, ino) for ino, node in nodes.items() if is_changed_file(node)}
+
+
 def store_frozen(
-    overlay: "_native.Overlay", session: Session, core: State, owner: tuple[int, int], time: int, load: Loader
+    nodes: Nodes, contents: Contents, puts: Puts, core: State, owner: tuple[int, int], time: int, load: Loader
 ) -> Sealed:
-    """Contents first, then the trees that name them."""
-    nodes = {node.ino: node for node in (Changed._make(each) for each in overlay.nodes(frozen_only=True))}
-    contents = {ino: _content(overlay, session, ino) for ino, node in nodes.items() if is_changed_file(node)}
-    for ino, node in nodes.items():
-        nodes[ino] = node._replace(xattrs=[(name, _xattr(session, value)) for name, value in node.xattrs])
-    saved = Saved(session, load)
-    return Sealer(core, nodes, contents, owner, time, saved.load, saved.save).run()
+    """The trees of a generation whose contents are put already."""
+    kept = {
+        ino: node._replace(xattrs=[(name, _xattr(puts, value)) for name, value in node.xattrs])
+        for ino, node in nodes.items()
+    }
+    saved = Saved(puts, load)
+    return Sealer(core, kept, contents, owner, time, saved.load, saved.save).run()
 
 
 def is_changed_file(node: Changed) -> bool:
@@ -51,7 +88,7 @@ def _content(overlay: "_native.Overlay", session: Session, ino: int) -> bytes:
     return content
 
 
-def _xattr(session: Session, value: "bytes | _native.Ref") -> "bytes | _native.Ref":
+def _xattr(puts: Puts, value: "bytes | _native.Ref") -> "bytes | _native.Ref":
     if isinstance(value, bytes) and len(value) > INLINE_XATTR:
-        return _native.Ref(session.put_content(value))
+        return _native.Ref(puts.put_content(value))
     return value

@@ -8,12 +8,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fusecas import _native
-from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem
+from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem, TooLarge
 from fusecas.store import heads, trees
 from fusecas.store.heads import Head
 from fusecas.store.ids import InodesId, Kind, LayerId, ObjectId, StateId, TimesId
@@ -25,7 +25,15 @@ from fusecas.store.transaction import Transaction
 from fusecas.workspace.moving import Plan, Planner, Side
 from fusecas.workspace.sealing import Sealed
 from fusecas.workspace.sides import ROOT, DirIds
-from fusecas.workspace.storing import Saved, store_frozen
+from fusecas.workspace.storing import (
+    Nodes,
+    Saved,
+    cut_contents,
+    frozen_nodes,
+    is_small,
+    put_contents,
+    store_frozen,
+)
 from fusecas.workspace.target import Target
 from fusecas.workspace.undoing import Past
 
@@ -222,28 +230,52 @@ class Workspace:
             with self.store.write() as transaction:
                 return publish(transaction, None)
         try:
-            with self.store.session() as session:
-                with self.store.read() as snapshot:
-                    live = self._live(snapshot)
-                    core = trees.read_state(snapshot, live.state)
-                    fallback = self._time_of(snapshot)
-                sealed = store_frozen(self.overlay, session, core, live.owner, fallback, self._load)
-
-                def finish(transaction: Transaction) -> Committed:
-                    now = self._live(transaction)
-                    if now.serial != live.serial:
-                        raise Conflict(f"workspace {self.name} was moved meanwhile", hint="try again")
-                    return publish(transaction, sealed)
-
-                self._frozen_end = end
-                done = session.publish(finish)
-                done = Committed(done.layer, done.state, done.operation, session.new_objects, session.stored_bytes)
+            self._frozen_end = end
+            nodes = frozen_nodes(self.overlay)
+            at_once = self._store_at_once(nodes, publish) if is_small(nodes) else None
+            done, sealed = at_once or self._store_by_session(nodes, publish)
         except BaseException:
             self.overlay.thaw()
             raise
         dirs = [(ino, tuple(ids)) for ino, ids in sealed.dirs]
         self.overlay.retire(sealed.files, dirs, sealed.links)
         return done
+
+    def _store_at_once(
+        self, nodes: Nodes, publish: "Callable[[Transaction, Sealed | None], Committed]"
+    ) -> tuple[Committed, Sealed] | None:
+        """In one transaction; None if it does not fit, and nothing has happened."""
+        contents, batch = cut_contents(self.overlay, nodes)
+        try:
+            with self.store.write() as transaction:
+                transaction.take(batch)
+                live = self._live(transaction)
+                core = trees.read_state(transaction, live.state)
+                fallback = self._time_of(transaction)
+                sealed = store_frozen(nodes, contents, transaction, core, live.owner, fallback, transaction.read_node)
+                done = publish(transaction, sealed)
+        except TooLarge:
+            return None
+        return replace(done, new_objects=transaction.new_objects, stored_bytes=transaction.stored_bytes), sealed
+
+    def _store_by_session(
+        self, nodes: Nodes, publish: "Callable[[Transaction, Sealed | None], Committed]"
+    ) -> tuple[Committed, Sealed]:
+        with self.store.session() as session:
+            contents = put_contents(self.overlay, nodes, session)
+            with self.store.read() as snapshot:
+                live = self._live(snapshot)
+                core = trees.read_state(snapshot, live.state)
+                fallback = self._time_of(snapshot)
+            sealed = store_frozen(nodes, contents, session, core, live.owner, fallback, self._load)
+
+            def finish(transaction: Transaction) -> Committed:
+                if self._live(transaction).serial != live.serial:
+                    raise Conflict(f"workspace {self.name} was moved meanwhile", hint="try again")
+                return publish(transaction, sealed)
+
+            done = session.publish(finish)
+        return replace(done, new_objects=session.new_objects, stored_bytes=session.stored_bytes), sealed
 
     def _live(self, reader: Snapshot) -> Live:
         live = reader.get_live(self.id)

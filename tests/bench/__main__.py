@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench.measure import Bench
 
-NO_BENCHMARKS = ("__main__", "measure", "memory")
+NO_BENCHMARKS = ("__main__", "measure", "memory", "noop_mount", "peers", "recovery")
 
 
 def main() -> int:

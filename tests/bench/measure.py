@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -49,6 +49,37 @@ class Bench:
             f"x{median(ratios):.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f})",
             goal,
         )
+
+    def among(
+        self,
+        steps: Sequence[tuple[str, Callable[[Any], float | None], str]],
+        peers: Mapping[str, Any],
+        unit: str,
+    ) -> None:
+        """Do each step (what, how, goal) to each of the peers in turn, as often as there are rounds. The first peer is
+        ours: its ratios to the others, round by round, are what is told. A step that answers None is preparation."""
+        found: dict[str, dict[str, list[float]]] = {what: {name: [] for name in peers} for what, _, _ in steps}
+        names = list(peers)
+        for at in range(self.rounds):
+            turn = at % len(names)
+            for what, how, _ in steps:
+                for name in names[turn:] + names[:turn]:
+                    value = how(peers[name])
+                    if value is not None:
+                        found[what][name].append(value)
+        ours, *others = names
+        for what, _, goal in steps:
+            values = found[what]
+            if not values[ours]:
+                continue
+            ratios = {name: sorted(a / b for a, b in zip(values[ours], values[name], strict=True)) for name in others}
+            self.note(
+                what,
+                f"{median(values[ours]):.4g} {unit}",
+                ", ".join(f"{name} {median(values[name]):.4g} {unit}" for name in others),
+                ", ".join(f"x{median(each):.2f} ({each[0]:.2f}-{each[-1]:.2f})" for each in ratios.values()),
+                goal,
+            )
 
     def note(self, what: str, ours: str, reference: str, ratio: str, goal: str) -> None:
         self.figures.append({"what": what, "ours": ours, "reference": reference, "ratio": ratio, "goal": goal})
@@ -92,8 +123,8 @@ def written_bytes() -> int:
     return int(fields["wchar"])
 
 
-def anonymous_memory() -> int:
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+def anonymous_memory(pid: int | str = "self") -> int:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) * 1024
 
 

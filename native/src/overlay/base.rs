@@ -12,7 +12,8 @@ pub const TREE: u8 = 1;
 pub const LINKS: u8 = 3;
 pub const TIMES: u8 = 4;
 pub const INODES: u8 = 5;
-const CACHED_NODES: usize = 1024;
+/// As many entries as the younger half of the cache holds, a few megabytes.
+const CACHED: usize = 1 << 15;
 
 pub type Name = Arc<[u8]>;
 
@@ -103,6 +104,8 @@ fn decode(kind: u8, data: &[u8]) -> Result<Decoded> {
 #[derive(Default)]
 pub struct Cache {
     young: HashMap<(u8, Id), Arc<Decoded>>,
+    /// How many entries there are in the younger half.
+    entries: usize,
     old: HashMap<(u8, Id), Arc<Decoded>>,
 }
 
@@ -114,9 +117,11 @@ impl Cache {
     }
 
     fn keep(&mut self, key: (u8, Id), node: Arc<Decoded>) {
-        if self.young.len() >= CACHED_NODES {
+        if self.entries >= CACHED {
             self.old = std::mem::take(&mut self.young);
+            self.entries = 0;
         }
+        self.entries += node.slots.len();
         self.young.insert(key, node);
     }
 

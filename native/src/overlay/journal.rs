@@ -23,18 +23,23 @@ pub struct Journal {
     segments: BTreeMap<u64, Mapped>,
     unsynced: Vec<u64>,
     new_files: bool,
+    buffer: Vec<u8>,
 }
 
 fn name_of(stream: u64, index: u64) -> String {
     format!("j-{stream}-{index}")
 }
 
-fn seal(stream: u64, position: u64, body: &[u8]) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&stream.to_le_bytes());
-    hasher.update(&position.to_le_bytes());
-    hasher.update(body);
-    u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("8 of 32 bytes"))
+/// `sealed`: stream, position and body.
+fn seal(sealed: &[u8]) -> [u8; 8] {
+    blake3::hash(sealed).as_bytes()[..8].try_into().expect("8 of 32 bytes")
+}
+
+fn to_be_sealed(buffer: &mut Vec<u8>, stream: u64, position: u64, body: &[u8]) {
+    buffer.clear();
+    buffer.extend_from_slice(&stream.to_le_bytes());
+    buffer.extend_from_slice(&position.to_le_bytes());
+    buffer.extend_from_slice(body);
 }
 
 fn padded(length: usize) -> u64 {
@@ -44,7 +49,15 @@ fn padded(length: usize) -> u64 {
 impl Journal {
     /// A new, empty stream.
     pub fn begin(folder: OwnedFd, stream: u64) -> Journal {
-        Journal { folder, stream, position: 0, segments: BTreeMap::new(), unsynced: Vec::new(), new_files: false }
+        Journal {
+            folder,
+            stream,
+            position: 0,
+            segments: BTreeMap::new(),
+            unsynced: Vec::new(),
+            new_files: false,
+            buffer: Vec::new(),
+        }
     }
 
     pub fn stream(&self) -> u64 {
@@ -90,13 +103,14 @@ impl Journal {
         if place != self.position {
             self.put(self.position, &SKIP.to_le_bytes());
         }
-        let check = seal(self.stream, place, body);
-        let mut record = Vec::with_capacity(HEADER + body.len());
-        record.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        record.extend_from_slice(&[0; 4]);
-        record.extend_from_slice(&check.to_le_bytes());
-        record.extend_from_slice(body);
+        let mut record = std::mem::take(&mut self.buffer);
+        to_be_sealed(&mut record, self.stream, place, body);
+        let check = seal(&record);
+        record[..4].copy_from_slice(&(body.len() as u32).to_le_bytes());
+        record[4..8].fill(0);
+        record[8..HEADER].copy_from_slice(&check);
         self.put(place, &record);
+        self.buffer = record;
         self.position = place + padded(body.len());
     }
 
@@ -146,45 +160,62 @@ pub fn sync(folder: &OwnedFd, stream: u64, from: u64, to: u64) -> Result<(), Err
     Ok(())
 }
 
-/// Records with the positions that they begin at.
-pub type Records = Vec<(u64, Vec<u8>)>;
+/// The records of a stream from one position up to another, or to the last whole one.
+pub struct Records {
+    folder: OwnedFd,
+    stream: u64,
+    position: u64,
+    to: Option<u64>,
+    segment: Option<(u64, Mapped)>,
+    buffer: Vec<u8>,
+}
 
-/// The records of a stream from one position up to another (or to the last whole one), and where they end.
-pub fn read(folder: &OwnedFd, stream: u64, from: u64, to: Option<u64>) -> Result<(Records, u64), Errno> {
-    let mut records = Vec::new();
-    let mut position = from;
-    let mut open: Option<(u64, Mapped)> = None;
-    while to.is_none_or(|to| position < to) {
-        let index = position / SEGMENT;
-        if open.as_ref().is_none_or(|(at, _)| *at != index) {
-            open = match Mapped::open(folder, &name_of(stream, index)) {
-                Ok(mapped) if mapped.length as u64 == SEGMENT => Some((index, mapped)),
-                Ok(_) | Err(Errno::NOENT) | Err(Errno::INVAL) => break,
-                Err(errno) => return Err(errno),
-            };
-        }
-        let (_, mapped) = open.as_ref().expect("just opened");
-        let at = (position % SEGMENT) as usize;
-        let left = mapped.length - at;
-        if left < HEADER {
-            position += left as u64;
-            continue;
-        }
-        let header = mapped.bytes(at, HEADER);
-        let length = u32::from_le_bytes(header[..4].try_into().expect("4 bytes"));
-        if length == SKIP {
-            position += left as u64;
-            continue;
-        }
-        if length as usize > left - HEADER {
-            break;
-        }
-        let body = mapped.bytes(at + HEADER, length as usize);
-        if seal(stream, position, body).to_le_bytes() != header[8..] {
-            break;
-        }
-        records.push((position, body.to_vec()));
-        position += padded(length as usize);
+impl Records {
+    pub fn new(folder: OwnedFd, stream: u64, from: u64, to: Option<u64>) -> Records {
+        Records { folder, stream, position: from, to, segment: None, buffer: Vec::new() }
     }
-    Ok((records, position))
+
+    /// Where they end, after the last one.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next one, with the position that it begins at.
+    pub fn take(&mut self) -> Result<Option<(u64, &[u8])>, Errno> {
+        while self.to.is_none_or(|to| self.position < to) {
+            let index = self.position / SEGMENT;
+            if self.segment.as_ref().is_none_or(|(at, _)| *at != index) {
+                self.segment = match Mapped::open(&self.folder, &name_of(self.stream, index)) {
+                    Ok(mapped) if mapped.length as u64 == SEGMENT => Some((index, mapped)),
+                    Ok(_) | Err(Errno::NOENT) | Err(Errno::INVAL) => return Ok(None),
+                    Err(errno) => return Err(errno),
+                };
+            }
+            let (_, mapped) = self.segment.as_ref().expect("just opened");
+            let at = (self.position % SEGMENT) as usize;
+            let left = mapped.length - at;
+            if left < HEADER {
+                self.position += left as u64;
+                continue;
+            }
+            let header = mapped.bytes(at, HEADER);
+            let length = u32::from_le_bytes(header[..4].try_into().expect("4 bytes"));
+            if length == SKIP {
+                self.position += left as u64;
+                continue;
+            }
+            if length as usize > left - HEADER {
+                return Ok(None);
+            }
+            let body = mapped.bytes(at + HEADER, length as usize);
+            to_be_sealed(&mut self.buffer, self.stream, self.position, body);
+            if seal(&self.buffer) != header[8..] {
+                return Ok(None);
+            }
+            let begin = self.position;
+            self.position += padded(length as usize);
+            return Ok(Some((begin, &self.buffer[HEADER..])));
+        }
+        Ok(None)
+    }
 }

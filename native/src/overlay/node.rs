@@ -25,8 +25,8 @@ pub struct Attr {
     pub size: u64,
     pub mtime: Time,
     pub ctime: Time,
-    /// Kept only while it is in memory or in the journal: a state has no such time.
-    pub atime: Option<Time>,
+    /// Kept only while it is in memory or in the journal: a state has no such time. Few have one: it is apart.
+    pub atime: Option<Box<Time>>,
 }
 
 impl Attr {
@@ -89,7 +89,8 @@ pub struct DirBody {
 #[derive(Debug, Clone)]
 pub enum Body {
     File(FileBody),
-    Dir(DirBody),
+    /// Apart, since it is large, and most inodes are files.
+    Dir(Box<DirBody>),
     Link(Arc<[u8]>),
     Other,
 }
@@ -101,7 +102,7 @@ pub struct Node {
     /// Extensions that we don't know, to be kept as they are: the map they came in.
     pub ext: Option<Arc<[u8]>>,
     /// Where it hangs: a directory has one place, a file any number; none if it is open but has no name any more.
-    pub places: Vec<(Ino, Name)>,
+    pub places: Places,
     pub body: Body,
 }
 
@@ -157,7 +158,8 @@ impl Node {
     }
 
     /// An inode as a base has it.
-    pub fn of_base(child: &Child, owner: (u32, u32), places: Vec<(Ino, Name)>) -> Result<Node> {
+    pub fn of_base(child: &Child, owner: (u32, u32), places: impl Into<Places>) -> Result<Node> {
+        let places: Places = places.into();
         let known = &child.known;
         let ext = Ext::read(known.ext.as_deref())?;
         let body = match known.kind {
@@ -169,7 +171,8 @@ impl Node {
                 changed: false,
             }),
             entry_kind::DIRECTORY => {
-                Body::Dir(DirBody { base: child.dir, below: places.first().cloned(), names: HashMap::new() })
+                let below = places.first().cloned();
+                Body::Dir(Box::new(DirBody { base: child.dir, below, names: HashMap::new() }))
             }
             entry_kind::SYMLINK => Body::Link(known.target.clone().unwrap_or_default()),
             _ => Body::Other,
@@ -198,6 +201,80 @@ impl Node {
             places,
             body,
         })
+    }
+}
+
+/// A directory and a name in it.
+pub type Place = (Ino, Name);
+
+/// Where an inode hangs: nearly always at one place, which then needs no list.
+#[derive(Debug, Clone, Default)]
+pub enum Places {
+    #[default]
+    None,
+    One(Place),
+    More(Vec<Place>),
+}
+
+impl Places {
+    pub fn push(&mut self, place: Place) {
+        *self = match std::mem::take(self) {
+            Places::None => Places::One(place),
+            Places::One(first) => Places::More(vec![first, place]),
+            Places::More(mut all) => {
+                all.push(place);
+                Places::More(all)
+            }
+        };
+    }
+
+    pub fn retain(&mut self, keep: impl Fn(&Place) -> bool) {
+        *self = self.iter().filter(|place| keep(place)).cloned().collect::<Vec<_>>().into();
+    }
+
+    pub fn clear(&mut self) {
+        *self = Places::None;
+    }
+}
+
+impl From<Vec<Place>> for Places {
+    fn from(mut all: Vec<Place>) -> Places {
+        match all.len() {
+            0 => Places::None,
+            1 => Places::One(all.remove(0)),
+            _ => Places::More(all),
+        }
+    }
+}
+
+impl std::ops::Deref for Places {
+    type Target = [Place];
+
+    fn deref(&self) -> &[Place] {
+        match self {
+            Places::None => &[],
+            Places::One(place) => std::slice::from_ref(place),
+            Places::More(all) => all,
+        }
+    }
+}
+
+impl std::ops::DerefMut for Places {
+    fn deref_mut(&mut self) -> &mut [Place] {
+        match self {
+            Places::None => &mut [],
+            Places::One(place) => std::slice::from_mut(place),
+            Places::More(all) => all,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Places {
+    type Item = &'a Place;
+    type IntoIter = std::slice::Iter<'a, Place>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 

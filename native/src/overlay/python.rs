@@ -100,7 +100,7 @@ impl Core {
         py.detach(|| self.run_detached(&op))
     }
 
-    fn run_detached<T>(&self, op: impl Fn(&mut State) -> Done<T>) -> PyResult<T> {
+    fn run_detached<T>(&self, mut op: impl FnMut(&mut State) -> Done<T>) -> PyResult<T> {
         for _ in 0..TRIES {
             let mut state = self.lock();
             let result = op(&mut state);
@@ -275,7 +275,7 @@ fn attr_of(ino: Ino, node: &Node) -> AttrTuple {
         attr.device,
         size,
         blocks,
-        attr.atime.unwrap_or(attr.mtime),
+        attr.atime.as_deref().copied().unwrap_or(attr.mtime),
         attr.mtime,
         attr.ctime,
     )
@@ -345,18 +345,25 @@ impl Overlay {
         let opened = py.detach(|| replay::open(&folder, opening)).map_err(to_error)?;
         let stream = opened.state.journal.stream();
         let core = Core::new(opened.state, Some(opened.marks), folder, load, read);
-        py.detach(|| {
-            for (at, record) in opened.records.iter().enumerate() {
-                if at == opened.marked {
-                    core.lock().replay_unmarked();
+        let ranges = py.detach(|| -> PyResult<Vec<Range>> {
+            let mut done = Vec::new();
+            for mut log in opened.logs {
+                while let Some((record, is_marked)) = log.take().map_err(to_error)? {
+                    if !is_marked {
+                        core.lock().replay_unmarked();
+                    }
+                    let mut waiting = Some(record);
+                    core.run_detached(|state| state.replay(&mut waiting))?;
                 }
-                core.run_detached(|state| state.replay(record))?;
+                done.extend(log.done(&core.folder).map_err(to_error)?);
             }
-            core.run_detached(|state| state.claim_blocks())?;
+            replay::remove_others(&core.folder, &done).map_err(to_errno)?;
+            core.run_detached(|state| state.claim_blocks(&done))?;
             // A row will say where the old streams end. Their marks stay: until then, they say what a power cut left.
-            core.sync().map(|_| ()).map_err(to_errno)
+            core.sync().map_err(to_errno)?;
+            Ok(done)
         })?;
-        Ok(Overlay { core: Arc::new(core), ranges: opened.ranges, stream })
+        Ok(Overlay { core: Arc::new(core), ranges, stream })
     }
 
     /// A state that is only looked at: what would change it is refused with EROFS. It has no files.
@@ -786,7 +793,7 @@ impl Overlay {
     fn contents_held<'py>(&self, py: Python<'py>, numbers: Vec<Ino>) -> Vec<Bound<'py, PyBytes>> {
         let found = py.detach(|| {
             let state = self.core.lock();
-            let leaving = numbers.iter().filter_map(|ino| state.held.get(ino)?.clean.as_ref());
+            let leaving = numbers.iter().filter_map(|ino| state.held.get(ino)?.clean.as_deref());
             let held = state.orphans.values().chain(leaving);
             held.filter_map(|node| node.file()?.base).collect::<std::collections::BTreeSet<Id>>()
         });

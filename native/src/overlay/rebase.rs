@@ -146,7 +146,7 @@ impl Rebase {
             if change.stays() {
                 let Some(ino) = change.old else { continue };
                 if let (Some(held), Some(node)) = (state.held.get_mut(&ino), self.renewed.remove(&ino)) {
-                    held.clean = Some(node);
+                    held.clean = Some(Box::new(node));
                     if change.shows {
                         stale.inodes.push((ino, false));
                     }
@@ -157,7 +157,7 @@ impl Rebase {
                     self.all_below(old, &mut gone);
                     // Who stands in one of these is to find that it is no more: it must be told of each.
                     let dirs = gone[first..].iter().skip(1).rev().filter_map(|ino| state.held.get(ino)?.clean.as_ref());
-                    stale.names.extend(dirs.filter(|node| node.is_dir()).flat_map(|node| node.places.clone()));
+                    stale.names.extend(dirs.filter(|node| node.is_dir()).flat_map(|node| node.places.to_vec()));
                 }
                 if state.held.contains_key(&change.parent) {
                     stale.names.push((change.parent, change.name.clone()));
@@ -181,7 +181,7 @@ impl Rebase {
             self.change_owner(state, &mut stale);
         }
         let root = state.held.get_mut(&ROOT).expect("the root is always held");
-        root.clean = Some(self.root);
+        root.clean = Some(Box::new(self.root));
         stale.inodes.retain(|(ino, _)| *ino != ROOT);
         stale.inodes.push((ROOT, true));
         state.base = self.base;

@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, Span, BLOCK};
 use super::base::Base;
-use super::journal::{self, Journal};
+use super::journal::{self, Journal, Records};
 use super::mark::Marks;
 use super::node::{Body, Node};
 use super::record::Record;
@@ -34,15 +34,56 @@ pub struct Opening {
     pub same_boot: bool,
 }
 
-/// A workspace's files, and the records to be done again before it is used.
+/// A workspace's files, and the logs to be done again before it is used.
 pub struct Opened {
     pub state: State,
     pub marks: Marks,
-    pub records: Vec<Record>,
-    /// How many of them a mark covers: what the others name may not have reached the disk yet.
-    pub marked: usize,
-    /// The ranges as they were found, each with its end.
-    pub ranges: Vec<Range>,
+    pub logs: Vec<Log>,
+}
+
+/// What a range of the row has in its stream, record by record.
+pub struct Log {
+    range: Range,
+    /// Where it must end: as the row says, or, after a power cut, where its last mark says.
+    end: Option<u64>,
+    mark: u64,
+    records: Records,
+}
+
+impl Log {
+    /// The next record, and whether a mark covers it: what others name may not have reached the disk yet.
+    pub fn take(&mut self) -> Result<Option<(Record, bool)>> {
+        let Some((at, body)) = self.records.take()? else { return Ok(None) };
+        Ok(Some((Record::decode(body)?, self.range.end.is_some() || at < self.mark)))
+    }
+
+    /// After the last record: the range with its end, all of it durable; or none if it had nothing.
+    pub fn done(&self, folder: &OwnedFd) -> Result<Option<Range>> {
+        let Range { stream, start, .. } = self.range;
+        let stop = self.records.position();
+        if self.end.is_some_and(|wanted| stop != wanted) {
+            return Err(Stop::Damaged(format!("the journal lacks records: stream {stream} ends at {stop}")));
+        }
+        if self.range.end.is_none() {
+            journal::sync(folder, stream, self.mark, stop)?;
+        }
+        Ok((stop != start).then_some(Range { stream, start, end: Some(stop) }))
+    }
+}
+
+/// Streams that no range names are needed no more.
+pub fn remove_others(folder: &OwnedFd, ranges: &[Range]) -> std::result::Result<(), Errno> {
+    for name in files_of(folder)? {
+        let stream = stream_of(&name);
+        if stream.is_some_and(|stream| !ranges.iter().any(|range| range.stream == stream)) {
+            fs::unlinkat(folder, name.as_str(), AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+fn stream_of(name: &str) -> Option<u64> {
+    name.strip_prefix("j-")?.split('-').next()?.parse().ok()
 }
 
 pub fn files_of(folder: &OwnedFd) -> std::result::Result<Vec<String>, Errno> {
@@ -60,15 +101,8 @@ pub fn files_of(folder: &OwnedFd) -> std::result::Result<Vec<String>, Errno> {
 pub fn open(folder: &OwnedFd, opening: Opening) -> Result<Opened> {
     let files = files_of(folder)?;
     let segments: Vec<u32> = files.iter().filter_map(|name| name.strip_prefix("a-")?.parse().ok()).collect();
-    let logs: Vec<(&String, u64)> = files
-        .iter()
-        .filter_map(|name| Some((name, name.strip_prefix("j-")?.split('-').next()?.parse().ok()?)))
-        .collect();
     let marks = Marks::open(folder)?;
-    let mut ranges = Vec::new();
-    let mut records = Vec::new();
-    let mut marked = 0;
-    let mut log_bytes = 0;
+    let mut logs = Vec::new();
     for range in &opening.ranges {
         let mut end = range.end;
         let mark = marks.of_stream(range.stream).max(range.start);
@@ -76,40 +110,23 @@ pub fn open(folder: &OwnedFd, opening: Opening) -> Result<Opened> {
             // After a power cut the log ends where the last mark says: what follows may be torn.
             end = Some(mark);
         }
-        let (found, stop) = journal::read(folder, range.stream, range.start, end)?;
-        if end.is_some_and(|wanted| stop != wanted) {
-            return Err(Stop::Damaged(format!("the journal lacks records: stream {} ends at {stop}", range.stream)));
-        }
-        for (at, body) in found {
-            records.push(Record::decode(&body)?);
-            marked += usize::from(range.end.is_some() || at < mark);
-        }
-        if range.end.is_none() {
-            journal::sync(folder, range.stream, mark, stop)?;
-        }
-        if stop > range.start {
-            log_bytes += (stop - range.start).next_multiple_of(journal::SEGMENT);
-        }
-        ranges.push(Range { end: Some(stop), ..*range });
+        let records = Records::new(fcntl_dupfd_cloexec(folder, 0)?, range.stream, range.start, end);
+        logs.push(Log { range: *range, end, mark, records });
     }
-    ranges.retain(|range| range.end != Some(range.start));
-    let stream = logs.iter().map(|(_, stream)| *stream).chain(opening.ranges.iter().map(|range| range.stream)).max();
-    for (name, stream) in &logs {
-        if !ranges.iter().any(|range| range.stream == *stream) {
-            fs::unlinkat(folder, name.as_str(), AtFlags::empty())?;
-        }
-    }
+    let stream =
+        files.iter().filter_map(|name| stream_of(name)).chain(opening.ranges.iter().map(|range| range.stream)).max();
     let journal = Journal::begin(fcntl_dupfd_cloexec(folder, 0)?, stream.unwrap_or(0) + 1);
     let arena = Arena::open(fcntl_dupfd_cloexec(folder, 0)?, &segments)?;
     let mut state = State::new(opening.base, opening.owner, opening.root, opening.next, journal, arena);
     state.replaying = true;
-    state.log_before = log_bytes;
-    Ok(Opened { state, marks, records, marked, ranges })
+    Ok(Opened { state, marks, logs })
 }
 
 impl State {
-    /// Do one record again. Whatever it needs of the base may have to be loaded first: then nothing has been done.
-    pub fn replay(&mut self, record: &Record) -> Result<()> {
+    /// Do one record again, and take it. Whatever it needs of the base may have to be loaded first: then nothing has
+    /// been done, and it is still there.
+    pub fn replay(&mut self, waiting: &mut Option<Record>) -> Result<()> {
+        let Some(record) = waiting.as_ref() else { return Ok(()) };
         match record {
             Record::At { ino, parent, name } if *ino != super::ROOT && self.child(*parent, name)? != Some(*ino) => {
                 return Err(Stop::Damaged(format!("the journal: inode {ino} is not where it should be")));
@@ -117,7 +134,7 @@ impl State {
             _ => {}
         }
         self.prepare(std::slice::from_ref(record))?;
-        self.apply(record.clone())
+        waiting.take().map_or(Ok(()), |record| self.apply(record))
     }
 
     /// What follows is covered by no mark.
@@ -127,7 +144,9 @@ impl State {
 
     /// After the last record: the blocks that files show are theirs, all others are free. A segment that only removed
     /// files had may be gone.
-    pub fn claim_blocks(&mut self) -> Result<()> {
+    pub fn claim_blocks(&mut self, done: &[Range]) -> Result<()> {
+        let lengths = done.iter().filter_map(|range| Some(range.end? - range.start));
+        self.log_before = lengths.map(|length| length.next_multiple_of(journal::SEGMENT)).sum();
         self.replaying = false;
         self.epoch = UNMARKED + 1;
         let mut spans: Vec<(Span, bool)> = Vec::new();

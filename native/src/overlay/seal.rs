@@ -3,8 +3,8 @@
 use super::arena::{Idle, Run};
 use super::base::BaseDir;
 use super::node::{Body, DirBody, Node};
-use super::state::{Generation, Held, State};
-use super::{refuse, Ino, Result, ROOT};
+use super::state::{Generation, Held, State, MANY};
+use super::{give_memory_back, refuse, Ino, InoMap, Result, ROOT};
 use crate::codec::ids::Id;
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
@@ -56,7 +56,7 @@ impl State {
                     file.changed = false;
                 }
                 (Body::Dir(dir), Some(Stored::Dir(base))) => {
-                    *dir = DirBody { base: *base, below: node.places.first().cloned(), names: HashMap::new() };
+                    **dir = DirBody { base: *base, below: node.places.first().cloned(), names: HashMap::new() };
                 }
                 _ => {}
             }
@@ -86,7 +86,7 @@ impl State {
                 wanted.push(*parent);
             }
             let held: &mut Held = self.held.entry(ino).or_default();
-            held.clean = Some(clean_of(ino, node));
+            held.clean = Some(Box::new(clean_of(ino, node)));
         }
         if let Some(Stored::Dir(root)) = stored.get(&ROOT) {
             self.base.root = *root;
@@ -96,6 +96,11 @@ impl State {
         self.free_generation(&frozen);
         self.journal.forget_before(frozen.end);
         (self.log_before, self.log_start) = (0, frozen.end);
+        let was_large = frozen.nodes.len() > MANY;
+        drop(frozen);
+        if was_large {
+            give_memory_back();
+        }
         Ok(self.arena.trim())
     }
 
@@ -103,7 +108,7 @@ impl State {
     fn is_gone(&self, frozen: &Generation, ino: Ino, node: &Node) -> bool {
         ino != ROOT
             && node.places.iter().all(|(parent, name)| {
-                let names = |nodes: &HashMap<Ino, Node>| {
+                let names = |nodes: &InoMap<Node>| {
                     nodes.get(parent).and_then(Node::dir).and_then(|dir| dir.names.get(name).copied())
                 };
                 names(&self.open).or_else(|| names(&frozen.nodes)).is_some_and(|what| what != Some(ino))

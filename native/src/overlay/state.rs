@@ -4,9 +4,9 @@ use super::arena::{Arena, Run};
 use super::base::{Base, Cache, Child, Name};
 use super::bell::Bells;
 use super::journal::Journal;
-use super::node::{Attr, Body, Ext, Node, Time};
+use super::node::{Attr, Body, Ext, Node, Place, Places, Time};
 use super::record::Record;
-use super::{refuse, Ino, Result, Stop, ROOT};
+use super::{give_memory_back, refuse, Ino, InoMap, Result, Stop, ROOT};
 use crate::codec::ids::Id;
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MOST_EVENTS: usize = 1 << 16;
+/// After so many inodes have gone, and more than there are, their memory goes back to the system.
+pub const MANY: usize = 1 << 14;
 
 /// Numbers of changes, and the paths that changed.
 pub type Told = Vec<(u64, Vec<u8>)>;
@@ -27,7 +29,7 @@ fn first_event() -> u64 {
 /// What one generation changed. While it is frozen nobody writes to it: it is shared without a lock.
 #[derive(Default)]
 pub struct Generation {
-    pub nodes: HashMap<Ino, Node>,
+    pub nodes: InoMap<Node>,
     /// Where it ends in the journal.
     pub end: u64,
     pub number: u64,
@@ -41,7 +43,7 @@ pub struct Held {
     /// How many others hang from it and are clean.
     pub children: u32,
     /// The inode as the base has it; None while a generation has its own.
-    pub clean: Option<Node>,
+    pub clean: Option<Box<Node>>,
 }
 
 /// A name that changed: its number in the sequence, the directory, the name.
@@ -55,11 +57,11 @@ pub struct State {
     pub cache: Cache,
     pub base: Base,
     pub owner: (u32, u32),
-    pub open: HashMap<Ino, Node>,
+    pub open: InoMap<Node>,
     pub frozen: Option<Arc<Generation>>,
-    pub held: HashMap<Ino, Held>,
+    pub held: InoMap<Held>,
     /// Without a name, but still referred to.
-    pub orphans: HashMap<Ino, Node>,
+    pub orphans: InoMap<Node>,
     pub next: Ino,
     pub journal: Journal,
     /// How much of the disk the streams take that were done again and are not in the store yet.
@@ -88,22 +90,24 @@ pub struct State {
     pub groups: Option<Arc<Groups>>,
     /// Held only by the operation that is running.
     fresh: Vec<Ino>,
+    /// How many have been let go since memory was last given back.
+    forgotten: usize,
 }
 
 pub type Groups = HashMap<Arc<[u8]>, Vec<Box<[u8]>>>;
 
 impl State {
     pub fn new(base: Base, owner: (u32, u32), root: Node, next: Ino, journal: Journal, arena: Arena) -> State {
-        let mut held = HashMap::new();
-        held.insert(ROOT, Held { lookups: 1, clean: Some(root), ..Held::default() });
+        let mut held = InoMap::default();
+        held.insert(ROOT, Held { lookups: 1, clean: Some(Box::new(root)), ..Held::default() });
         State {
             cache: Cache::default(),
             base,
             owner,
-            open: HashMap::new(),
+            open: InoMap::default(),
             frozen: None,
             held,
-            orphans: HashMap::new(),
+            orphans: InoMap::default(),
             next,
             journal,
             log_before: 0,
@@ -122,6 +126,7 @@ impl State {
             supplied: HashMap::new(),
             groups: None,
             fresh: Vec::new(),
+            forgotten: 0,
         }
     }
 
@@ -138,7 +143,7 @@ impl State {
         if let Some(node) = self.frozen.as_ref().and_then(|frozen| frozen.nodes.get(&ino)) {
             return Ok(node);
         }
-        self.held.get(&ino).and_then(|held| held.clean.as_ref()).ok_or(Stop::Errno(Errno::STALE))
+        self.held.get(&ino).and_then(|held| held.clean.as_deref()).ok_or(Stop::Errno(Errno::STALE))
     }
 
     pub fn is_orphan(&self, ino: Ino) -> bool {
@@ -206,12 +211,12 @@ impl State {
         for (parent, _) in &node.places {
             self.held.entry(*parent).or_default().children += 1;
         }
-        self.held.entry(ino).or_default().clean = Some(node);
+        self.held.entry(ino).or_default().clean = Some(Box::new(node));
         self.fresh.push(ino);
     }
 
     /// The number of a hard-linked file of the base, and all places where it hangs there.
-    fn places_of_link(&mut self, parent: Ino, name: &[u8]) -> Result<(Ino, Vec<(Ino, Name)>)> {
+    fn places_of_link(&mut self, parent: Ino, name: &[u8]) -> Result<(Ino, Vec<Place>)> {
         let path = self.base_path(parent, name)?;
         let Some(group) = self.base.group(&mut self.cache, &path)? else {
             return Err(Stop::Damaged("a linked file without a group".into()));
@@ -325,17 +330,23 @@ impl State {
                 continue;
             }
             let held = self.held.remove(&ino).expect("just found");
-            at.extend(self.unpin(held.clean.as_ref()));
+            self.forgotten += 1;
+            at.extend(self.unpin(held.clean.as_deref()));
             if let Some(orphan) = self.orphans.remove(&ino) {
                 self.free_blocks(&orphan);
             }
+        }
+        if self.forgotten > MANY.max(self.held.len()) {
+            self.forgotten = 0;
+            self.held.shrink_to_fit();
+            give_memory_back();
         }
     }
 
     /// A clean inode goes: its directories have a child less. Which of them may go, too.
     fn unpin(&mut self, clean: Option<&Node>) -> Vec<Ino> {
         let mut lighter = Vec::new();
-        for (parent, _) in clean.map(|node| node.places.as_slice()).unwrap_or_default() {
+        for (parent, _) in clean.map(|node| &*node.places).unwrap_or_default() {
             if let Some(above) = self.held.get_mut(parent) {
                 above.children -= 1;
                 lighter.push(*parent);
@@ -384,8 +395,8 @@ impl State {
                 if ino == ROOT {
                     records.push(Record::At { ino, parent: ROOT, name: Vec::new() });
                 }
-                for (parent, name) in places {
-                    records.push(Record::At { ino, parent, name: name.to_vec() });
+                for (parent, name) in &places {
+                    records.push(Record::At { ino, parent: *parent, name: name.to_vec() });
                 }
                 continue;
             }
@@ -446,7 +457,7 @@ impl State {
         self.open.insert(ino, copy);
         if let Some(held) = self.held.get_mut(&ino) {
             let clean = held.clean.take();
-            for above in self.unpin(clean.as_ref()) {
+            for above in self.unpin(clean.as_deref()) {
                 self.let_go(above);
             }
         }
@@ -468,6 +479,9 @@ impl State {
 
     pub fn tell(&mut self, parent: Ino, name: Name) {
         self.event += 1;
+        if self.replaying {
+            return; // nobody who could ask for it has heard of a number before it
+        }
         if self.events.len() == MOST_EVENTS {
             self.events.pop_front();
         }
@@ -497,8 +511,8 @@ impl State {
 
     fn tell_of(&mut self, ino: Ino) {
         let places = self.node(ino).map(|node| node.places.clone()).unwrap_or_default();
-        for (parent, name) in places {
-            self.tell(parent, name);
+        for (parent, name) in &places {
+            self.tell(*parent, name.clone());
         }
         if ino == ROOT {
             self.tell(ROOT, Name::from(&b""[..]));
@@ -572,7 +586,7 @@ impl State {
                 attr.mode = changes.mode.unwrap_or(attr.mode);
                 attr.uid = changes.uid.unwrap_or(attr.uid);
                 attr.gid = changes.gid.unwrap_or(attr.gid);
-                attr.atime = changes.atime.or(attr.atime);
+                attr.atime = changes.atime.map(Box::new).or(attr.atime.take());
                 attr.mtime = changes.mtime.unwrap_or(attr.mtime);
                 attr.ctime = time;
                 self.tell_of(ino);
@@ -653,7 +667,7 @@ impl State {
         };
         if let Some(held) = self.held.get_mut(&ino) {
             let clean = held.clean.take();
-            for above in self.unpin(clean.as_ref()) {
+            for above in self.unpin(clean.as_deref()) {
                 self.let_go(above);
             }
         }
@@ -677,7 +691,7 @@ impl State {
         if is_held {
             node.places.clear();
             node.attr.nlink = 0;
-            self.orphans.insert(ino, node);
+            self.orphans.insert(ino, *node);
         }
         self.let_go(ino);
         lighter.into_iter().for_each(|above| self.let_go(above));
@@ -750,7 +764,9 @@ fn new_node(
         entry_kind::FILE => {
             Body::File(FileBody { base: None, keep: 0, runs: Default::default(), inherits: 0, changed: true })
         }
-        entry_kind::DIRECTORY => Body::Dir(DirBody { base: Default::default(), below: None, names: HashMap::new() }),
+        entry_kind::DIRECTORY => {
+            Body::Dir(Box::new(DirBody { base: Default::default(), below: None, names: HashMap::new() }))
+        }
         entry_kind::SYMLINK => Body::Link(target.as_slice().into()),
         _ => Body::Other,
     };
@@ -771,7 +787,7 @@ fn new_node(
         },
         xattrs: if xattrs.is_empty() { None } else { Some(Arc::new(xattrs)) },
         ext: None,
-        places: vec![(parent, Name::from(name))],
+        places: Places::One((parent, Name::from(name))),
         body,
     }
 }
