@@ -1,11 +1,13 @@
 """A frozen generation becomes a state: the trees of what it changed, with their times and inode numbers beside them.
 
 Costs what changed: a directory is edited, not rebuilt, and what was not touched is named by its old tree. Two things
-cost more, once: a directory whose times or numbers were implied until now gets them for all its entries; and while a
-state has hard links, all of their paths are looked at.
+cost more: a directory whose times or numbers were implied until now gets them for all its entries, once; and when a
+directory with hard links in it has moved, all links of the state are looked at.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from fusecas import _native
@@ -189,14 +191,65 @@ class Sealer:
     # hard links
 
     def _links(self) -> bytes | None:
+        """Costs the names that changed, unless a directory with hard links in it has moved: then all are looked at."""
+        changes: dict[bytes, LeafEntry | None] = {}
+        for node in self._nodes.values():
+            if not node.is_directory:
+                paths = [self._path(parent, name) for parent, name in node.places]
+                for path in paths:
+                    if len(paths) > 1:
+                        changes[path] = (path, min(paths))
+                    elif self._was_linked(path):
+                        changes[path] = None
+        if self._core.links is not None:
+            for place, old_path in self._changed_names():
+                below = [] if old_path is None else list(self._links_below(old_path))
+                if old_path is None or (below and place in self._moved_from):
+                    return self._all_links()
+                for gone in [old_path, *below] if self._was_linked(old_path) else below:
+                    changes.setdefault(gone, None)
+        return self._edit(Kind.LINKS, self._core.links, changes)
+
+    def _was_linked(self, path: bytes) -> bool:
+        return prolly.find(Kind.LINKS, self._core.links, path, self._load) is not None
+
+    def _links_below(self, path: bytes) -> Iterator[bytes]:
+        start = path + b"/"
+        listed = prolly.entries(Kind.LINKS, self._core.links, self._load, start)
+        return takewhile(lambda each: each.startswith(start), (entry[0] for entry in listed))
+
+    @cached_property
+    def _moved_from(self) -> set[tuple[int, bytes]]:
+        """Where the old state has directories that are somewhere else now."""
+        directories = (node for node in self._nodes.values() if node.is_directory and node.below is not None)
+        return {node.below for node in directories if node.below is not None and node.places[:1] != [node.below]}
+
+    def _changed_names(self) -> Iterator[tuple[tuple[int, bytes], bytes | None]]:
+        """Names of the old state that are gone or name something else: where, and the path then; None if that can't
+        be told any more."""
+        for node in self._nodes.values():
+            if node.is_directory and (node.ino == ROOT or node.below is not None):
+                above = self._old_path(node)
+                for name in node.names:
+                    yield (node.ino, name), None if above is None else trees.join(above, name)
+
+    def _old_path(self, node: Changed) -> bytes | None:
+        steps: list[bytes] = []
+        while node.ino != ROOT:
+            if node.below is None or node.below[0] not in self._nodes:
+                return None
+            steps.append(node.below[1])
+            node = self._nodes[node.below[0]]
+        return b"/".join(reversed(steps))
+
+    def _all_links(self) -> bytes | None:
         changes: dict[bytes, LeafEntry | None] = {}
         groups: dict[bytes, list[bytes]] = {}
-        if self._core.links is not None:
-            for path, group in prolly.entries(Kind.LINKS, self._core.links, self._load):
-                changes[path] = None
-                now = self._path_now(path)
-                if now is not None:
-                    groups.setdefault(group, []).append(now)
+        for path, group in prolly.entries(Kind.LINKS, self._core.links, self._load):
+            changes[path] = None
+            now = self._path_now(path)
+            if now is not None:
+                groups.setdefault(group, []).append(now)
         for node in self._nodes.values():
             if len(node.places) > 1 and not node.is_directory:
                 groups[b"\0%d" % node.ino] = [self._path(parent, name) for parent, name in node.places]
