@@ -59,12 +59,8 @@ def wait_for(descriptor: int) -> None:
     assert select.select([descriptor], [], [], TIMEOUT)[0], "a killed daemon does not end"
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Mounted]:
-    """A repository, not mounted yet; what a test has mounted is unmounted."""
-    place = Mounted(tmp_path)
-    place.ok("init")
-    yield place
+def end(place: Mounted) -> None:
+    """Neither its daemon nor its mount is there any more."""
     try:
         with Client(place.repository) as client:
             os.kill(client.call("hello")["pid"], signal.SIGTERM)
@@ -73,6 +69,15 @@ def place(tmp_path: Path) -> Iterator[Mounted]:
         pass
     if is_mounted(place.work):
         detach(place.work)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Mounted]:
+    """A repository, not mounted yet; what a test has mounted is unmounted."""
+    place = Mounted(tmp_path)
+    place.ok("init")
+    yield place
+    end(place)
     log = place.repository / "run" / "log"
     complaints = [line for line in log.read_text().splitlines() if " ERROR " in line] if log.exists() else []
     assert complaints == [], "\n".join(complaints)
