@@ -14,6 +14,7 @@ import pytest
 
 from fusecas.errors import Conflict, Damaged
 from fusecas.store.repository import Repository
+from fusecas.store.transaction import Transaction
 from fusecas.workspace.workspace import LONG, OVERLAYS, Workspace
 
 TOP = Path(__file__).parents[2]
@@ -198,6 +199,25 @@ def test_a_journal_that_lacks_what_a_mark_promises_is_told_and_left_alone(
         with pytest.raises(Damaged, match="the journal lacks records"):
             Workspace(repository)
         assert log.exists()
+
+
+def test_starts_that_die_before_their_row_is_written_leave_the_marks_alone(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = Workspace(repository).overlay
+    written(overlay, b"synced", b"synced")
+    overlay.sync()
+
+    def die(*_: Any) -> None:
+        raise Conflict("killed here")
+
+    for _ in range(3):
+        with monkeypatch.context() as patched, pytest.raises(Conflict):
+            patched.setattr(Transaction, "set_live", die)
+            Workspace(repository)
+    monkeypatch.setattr("fusecas.workspace.workspace.boot_id", lambda: b"another boot")
+    again = Workspace(repository).overlay
+    assert [name for name, _ in again.names(0)] == [b"synced"]
 
 
 def test_a_workspace_that_nobody_uses_any_more_lets_its_files_go(repository: Repository) -> None:
