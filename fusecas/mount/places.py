@@ -10,7 +10,8 @@ from typing import NamedTuple
 from fusecas import _native
 from fusecas.mount.device import Device
 from fusecas.mount.nodes import LINKS, MOUNTED, node_of
-from fusecas.workspace.workspace import Stale, Workspace
+from fusecas.workspace.mover import Stale
+from fusecas.workspace.workspace import Workspace
 
 ATTRIBUTES_ONLY = -1
 

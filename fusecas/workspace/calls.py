@@ -12,10 +12,11 @@ from fusecas.parameters import REQUIRED, checked
 from fusecas.store import revisions
 from fusecas.store.ids import ObjectId, StateId, TimesId
 from fusecas.store.snapshot import Snapshot
+from fusecas.workspace.mover import Deed, Moved
 from fusecas.workspace.status import as_json
 from fusecas.workspace.status import status as status_of
 from fusecas.workspace.target import Target
-from fusecas.workspace.workspace import Deed, Moved, Workspace
+from fusecas.workspace.workspace import Workspace
 from fusecas.workspace.workspaces import Workspaces
 
 Parameters = Mapping[str, Any]

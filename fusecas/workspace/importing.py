@@ -9,7 +9,8 @@ from fusecas.store import heads
 from fusecas.store.ids import LayerId
 from fusecas.store.importer import Imported, Progress, import_tree
 from fusecas.store.repository import Repository, own_files
-from fusecas.workspace.workspace import Deed, Workspace
+from fusecas.workspace.mover import Deed
+from fusecas.workspace.workspace import Workspace
 
 
 class Placed(NamedTuple):

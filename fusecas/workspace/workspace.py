@@ -6,28 +6,26 @@ stands with it.
 
 import os
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from fusecas import _native
 from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem, TooLarge
 from fusecas.store import heads, trees
 from fusecas.store.heads import Head
-from fusecas.store.ids import InodesId, Kind, LayerId, ObjectId, StateId, TimesId
+from fusecas.store.ids import Kind, LayerId, StateId, TimesId
 from fusecas.store.repository import Repository, sync_folder
-from fusecas.store.rows import Live, LivePair, Operation
-from fusecas.store.session import Session
+from fusecas.store.rows import Live, Operation
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
-from fusecas.workspace.moving import Plan, Planner, Side
+from fusecas.workspace.mover import Deed, Find, Moved, Mover, Stale
 from fusecas.workspace.sealing import Sealed
 from fusecas.workspace.sides import ROOT, DirIds
+from fusecas.workspace.standing import fallback_time, row_over, standing_of
 from fusecas.workspace.storing import (
     Nodes,
-    Saved,
     cut_contents,
     frozen_nodes,
     is_small,
@@ -56,40 +54,6 @@ class Committed:
     stored_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Moved:
-    """What a checkout, an undo or the like came to. `operation` is None if the workspace stood there already.
-
-    The counts are of names; `aside`: whether there were uncommitted changes, which undo brings back; `uncommitted`:
-    whether there are some now; `made`: whether the layer is a new one.
-    """
-
-    layer: LayerId | None
-    state: StateId
-    operation: Operation | None
-    added: int = 0
-    removed: int = 0
-    changed: int = 0
-    aside: bool = False
-    uncommitted: bool = False
-    made: bool = False
-
-
-class Deed(NamedTuple):
-    """What an operation records of its caller."""
-
-    argv: Sequence[bytes] = ()
-    actor: str = ""
-
-
-class Stale(NamedTuple):
-    """What a kernel may have in its caches and must drop: names of directories; inodes, with all that is in them or
-    their attributes only."""
-
-    names: list[tuple[int, bytes]]
-    inodes: list[tuple[int, bool]]
-
-
 class Caches(Protocol):
     """What the kernel has of a workspace that is mounted."""
 
@@ -107,18 +71,6 @@ class NoCaches:
 
     def drop(self, stale: Stale) -> None:
         pass
-
-
-Standing = tuple[tuple[bytes | None, bytes | None, bytes | None, int], int, bytes | None, bytes | None, tuple[int, int]]
-"""A state as an overlay is told of it: the root's ids, its mode and extensions, hard links, times."""
-
-
-class Step(NamedTuple):
-    """Where a workspace goes from here, worked out."""
-
-    head: Head
-    target: Target
-    plan: Plan
 
 
 def boot_id() -> bytes:
@@ -154,7 +106,7 @@ class Workspace:
         for above in (folder.parent, self.repository.folder):
             sync_folder(above)  # a power cut must not take away the folder that marks were written in
         with self.store.read() as snapshot:
-            standing = self._standing(snapshot, live.state, DirIds(None, live.times, live.inodes, live.first_inode))
+            standing = standing_of(snapshot, live.state, DirIds(None, live.times, live.inodes, live.first_inode))
         overlay = _native.Overlay(
             folder, *standing, live.owner, live.next_inode, live.ranges, live.boot == boot_id(), self._load, self._read
         )
@@ -167,26 +119,10 @@ class Workspace:
             transaction.set_live(self.id, opened)
         return overlay
 
-    def _standing(self, snapshot: Snapshot, state: StateId, ids: DirIds) -> Standing:
-        """A state as an overlay is told of it."""
-        core = trees.read_state(snapshot, state)
-        fallback = self._time_of(snapshot)
-        times = None if ids.times is None else TimesId(ObjectId(ids.times))
-        mtime = None if times is None else trees.Times(snapshot, times).of(b"").mtime
-        ext = None if not core.ext else _native.cbor_encode(dict(core.ext))
-        time = (fallback, fallback if mtime is None else mtime)
-        return (core.tree, ids.times, ids.inodes, ids.first), core.mode, ext, core.links, time
-
-    @staticmethod
-    def _time_of(snapshot: Snapshot) -> int:
-        """The time of what has none: when the state came to this workspace."""
-        operation = next(iter(snapshot.operations_back()), None)
-        return 0 if operation is None else int(operation.time)
-
     def view(self, target: Target) -> "_native.Overlay":
         """A layer or a state to be looked at, as it would be here."""
         with self.store.read() as snapshot:
-            standing = self._standing(snapshot, target.state, DirIds(None, target.times, None, ROOT + 1))
+            standing = standing_of(snapshot, target.state, DirIds(None, target.times, None, ROOT + 1))
             owner = self._live(snapshot).owner
         return _native.Overlay.view(*standing, owner, self._load, self._read)
 
@@ -251,7 +187,7 @@ class Workspace:
                 transaction.take(batch)
                 live = self._live(transaction)
                 core = trees.read_state(transaction, live.state)
-                fallback = self._time_of(transaction)
+                fallback = fallback_time(transaction)
                 sealed = store_frozen(nodes, contents, transaction, core, live.owner, fallback, transaction.read_node)
                 done = publish(transaction, sealed)
         except TooLarge:
@@ -266,7 +202,7 @@ class Workspace:
             with self.store.read() as snapshot:
                 live = self._live(snapshot)
                 core = trees.read_state(snapshot, live.state)
-                fallback = self._time_of(snapshot)
+                fallback = fallback_time(snapshot)
             sealed = store_frozen(nodes, contents, session, core, live.owner, fallback, self._load)
 
             def finish(transaction: Transaction) -> Committed:
@@ -286,28 +222,7 @@ class Workspace:
     def _sealed_row(self, transaction: Transaction, live: Live, sealed: Sealed | None) -> Live:
         if sealed is None:
             return live
-        return self._stood_on(transaction, live, sealed.state, sealed.root, self._frozen_end)
-
-    def _stood_on(
-        self,
-        transaction: Transaction,
-        live: Live,
-        state: StateId,
-        ids: DirIds,
-        position: int,
-        leaving: Sequence[int] = (),
-    ) -> Live:
-        """A live row over another state, from a position of the journal on. What is open without a name is kept."""
-        held = self.overlay.contents_held(leaving)
-        return live._replace(
-            state=state,
-            times=None if ids.times is None else TimesId(ObjectId(ids.times)),
-            inodes=None if ids.inodes is None else InodesId(ObjectId(ids.inodes)),
-            first_inode=ids.first,
-            next_inode=self.overlay.next_inode,
-            ranges=((self.overlay.stream, position, None),),
-            needs=tuple(ObjectId(each) for each in held if transaction.has(each)),
-        )
+        return row_over(transaction, self.overlay, live, sealed.state, sealed.root, self._frozen_end)
 
     def _to_state(self, transaction: Transaction, sealed: Sealed | None) -> Committed:
         live = self._sealed_row(transaction, self._live(transaction), sealed)
@@ -392,79 +307,20 @@ class Workspace:
 
         return self._move(verb, deed, find)
 
-    def _move(self, verb: str, deed: Deed, find: Callable[[Snapshot, Head], Target]) -> Moved:
+    def _move(self, verb: str, deed: Deed, find: Find) -> Moved:
+        mover = Mover(self.store, self.overlay, self.name)
         with self._sealing:
             self.caches.flush()
             self._seal(self._to_state)  # the long part, while the mount serves on
-            with self.store.session() as session:
-                step = self._plan(session, find)
-                self.overlay.close_gate()
-                try:
-                    if not self.overlay.is_clean:  # somebody has written meanwhile
-                        self._seal(self._to_state)
-                        step = self._plan(session, find)
-                    moved, stale = self._put_in_place(session, step, verb, deed)
-                finally:
-                    self.overlay.open_gate()
+            step = mover.plan(find)
+            self.overlay.close_gate()
+            try:
+                if not self.overlay.is_clean:  # somebody has written meanwhile
+                    self._seal(self._to_state)
+                    step = mover.plan(find)
+                moved, stale = mover.put_in_place(step, verb, deed)
+            finally:
+                self.overlay.open_gate()
             # Only now: the kernel waits for requests that wait for the gate.
             self.caches.drop(stale)
             return moved
-
-    def _plan(self, session: Session, find: Callable[[Snapshot, Head], Target]) -> Step:
-        with self.store.read() as snapshot:
-            head = heads.read_head(snapshot, self.name)
-            target = find(snapshot, head)
-            before, after = (trees.read_state(snapshot, each) for each in (head.live.state, target.state))
-            fallback = self._time_of(snapshot)
-        live = head.live
-        saved = Saved(session, self._load)
-        planner = Planner(
-            Side(before, DirIds(before.tree, live.times, live.inodes, live.first_inode)),
-            after,
-            target.times,
-            now=time.time_ns(),
-            fallback=fallback,
-            take_numbers=self.overlay.take_numbers,
-            load=saved.load,
-            save=saved.save,
-        )
-        return Step(head, target, planner.run())
-
-    def _put_in_place(self, session: Session, step: Step, verb: str, deed: Deed) -> tuple[Moved, Stale]:
-        head, target, plan = step
-        aside = head.live.state != self._state_of(head.workspace.layer)
-        stays = target.make_layer is None and LivePair(target.layer, target.state, plan_times(plan)) == head.live.pair
-        if stays and target.owner in (None, head.live.owner):
-            return Moved(target.layer, target.state, None), Stale([], [])
-
-        def publish(transaction: Transaction) -> tuple[LayerId | None, Operation]:
-            layer = target.layer if target.make_layer is None else target.make_layer(transaction, head)
-            row = self._stood_on(
-                transaction, head.live, target.state, plan.root, self.overlay.position, plan.leaving
-            )._replace(layer=layer, baseline=target.times, owner=target.owner or head.live.owner)
-            return layer, heads.advance(transaction, head, row, verb, *deed, cursor=target.cursor)
-
-        layer, operation = session.publish(publish)
-        try:
-            stale = self._rebase(target, plan, target.owner or head.live.owner)
-            uncommitted = target.state != self._state_of(layer)
-        except BaseException:
-            self.overlay.fail()  # the row says otherwise: it must be opened again
-            raise
-        return Moved(
-            layer, target.state, operation, *plan.counts(), aside, uncommitted, target.make_layer is not None
-        ), stale
-
-    def _state_of(self, layer: LayerId | None) -> StateId:
-        with self.store.read() as snapshot:
-            return heads.state_of(snapshot, layer)
-
-    def _rebase(self, target: Target, plan: Plan, owner: tuple[int, int]) -> Stale:
-        with self.store.read() as snapshot:
-            standing = self._standing(snapshot, target.state, plan.root)
-        dirs = [(ino, tuple(ids)) for ino, ids in plan.dirs.items()]
-        return Stale(*self.overlay.rebase(*standing, owner, dirs, plan.changes, plan.lost))
-
-
-def plan_times(plan: Plan) -> TimesId | None:
-    return None if plan.root.times is None else TimesId(ObjectId(plan.root.times))

@@ -9,7 +9,8 @@ from fusecas.store import heads
 from fusecas.store.names import check_name
 from fusecas.store.repository import Repository
 from fusecas.store.snapshot import Snapshot
-from fusecas.workspace.workspace import ID_BYTES, OVERLAYS, Deed, Workspace
+from fusecas.workspace.mover import Deed
+from fusecas.workspace.workspace import ID_BYTES, OVERLAYS, Workspace
 
 
 class Workspaces:

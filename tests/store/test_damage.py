@@ -23,7 +23,8 @@ from fusecas.store.stats import measure
 from fusecas.store.store import Store
 from fusecas.store.tables import Table, u64
 from fusecas.store.verify import verify, verify_here
-from fusecas.workspace.importing import Deed, import_layer
+from fusecas.workspace.importing import import_layer
+from fusecas.workspace.mover import Deed
 from tests.store.making import in_an_hour, noise
 
 

@@ -1,0 +1,58 @@
+"""What a workspace stands on: a state with its side trees, as its overlay and its live row are told of it."""
+
+from collections.abc import Sequence
+
+from fusecas import _native
+from fusecas.store import trees
+from fusecas.store.ids import InodesId, ObjectId, StateId, TimesId
+from fusecas.store.rows import Live
+from fusecas.store.snapshot import Snapshot
+from fusecas.store.transaction import Transaction
+from fusecas.workspace.sides import DirIds
+
+Standing = tuple[tuple[bytes | None, bytes | None, bytes | None, int], int, bytes | None, bytes | None, tuple[int, int]]
+"""A state as an overlay is told of it: the root's ids, its mode and extensions, hard links, times."""
+
+
+def standing_of(snapshot: Snapshot, state: StateId, ids: DirIds) -> Standing:
+    """`ids`: the side trees of the root; its tree is the state's."""
+    core = trees.read_state(snapshot, state)
+    fallback = fallback_time(snapshot)
+    times = times_of(ids)
+    mtime = None if times is None else trees.Times(snapshot, times).of(b"").mtime
+    ext = None if not core.ext else _native.cbor_encode(dict(core.ext))
+    time = (fallback, fallback if mtime is None else mtime)
+    return (core.tree, ids.times, ids.inodes, ids.first), core.mode, ext, core.links, time
+
+
+def fallback_time(snapshot: Snapshot) -> int:
+    """The time of what has none: when something was last done here."""
+    operation = next(iter(snapshot.operations_back()), None)
+    return 0 if operation is None else int(operation.time)
+
+
+def times_of(ids: DirIds) -> TimesId | None:
+    return None if ids.times is None else TimesId(ObjectId(ids.times))
+
+
+def row_over(
+    transaction: Transaction,
+    overlay: "_native.Overlay",
+    live: Live,
+    state: StateId,
+    ids: DirIds,
+    position: int,
+    leaving: Sequence[int] = (),
+) -> Live:
+    """A live row over another state, from a position of the journal on. What is open without a name is kept, and what
+    of the inodes that are `leaving` will be."""
+    held = overlay.contents_held(leaving)
+    return live._replace(
+        state=state,
+        times=times_of(ids),
+        inodes=None if ids.inodes is None else InodesId(ObjectId(ids.inodes)),
+        first_inode=ids.first,
+        next_inode=overlay.next_inode,
+        ranges=((overlay.stream, position, None),),
+        needs=tuple(ObjectId(each) for each in held if transaction.has(each)),
+    )
