@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use std::sync::Arc;
 
 pub const LONGEST_NAME: usize = 255;
+/// What a directory too large to be counted says, as on other file systems.
+const NOT_COUNTED: u32 = 1;
 pub const LARGEST_FILE: u64 = 1 << 40;
 pub const MOST_LINKS: usize = 65_000;
 const LARGEST_XATTR: usize = 64 << 10;
@@ -79,9 +81,22 @@ impl State {
         }
         let found = self.child(parent, name)?;
         if let Some(ino) = found {
+            self.links(ino)?; // known before anything is counted: this may have to run again
             self.looked_up(ino);
         }
         Ok(found)
+    }
+
+    /// How many links an inode has: a directory one from above, its own, and one from each directory in it.
+    pub fn links(&mut self, ino: Ino) -> Result<u32> {
+        let node = self.node(ino)?;
+        let Some(dir) = node.dir().filter(|_| !self.is_orphan(ino)) else { return Ok(node.attr.nlink) };
+        let generation = |node: Option<&Node>| node.and_then(Node::dir).map_or(0, |dir| dir.more_dirs);
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.nodes.get(&ino));
+        let more = generation(frozen) + generation(self.open.get(&ino));
+        let tree = dir.base.tree;
+        let Some(dirs) = self.cache.dirs_of(tree)? else { return Ok(NOT_COUNTED) };
+        Ok(u32::try_from(dirs.saturating_add_signed(more)).unwrap_or(u32::MAX).saturating_add(2))
     }
 
     fn needed(&mut self, parent: Ino, name: &[u8]) -> Result<Ino> {
@@ -213,18 +228,23 @@ impl State {
         self.commit(records)
     }
 
+    /// However large a directory the base has, it is looked through a node at a time, and not again if this operation
+    /// has to run again: a name of the base that was removed stays so, or is one that a generation put there.
     fn is_empty(&mut self, ino: Ino) -> Result<bool> {
-        let mut after: Option<Name> = None;
-        loop {
-            let (names, more) = self.names(ino, after.as_deref(), 64)?;
-            if !names.is_empty() {
+        let tree = self.node(ino)?.dir().and_then(|dir| dir.base.tree);
+        while let Some(id) = tree {
+            let after = self.emptied.get(&(ino, id)).cloned();
+            let names = self.cache.some_names(&id, after.as_deref())?;
+            let Some(last) = names.last() else { break };
+            if names.iter().any(|name| self.changed_name(ino, name).is_none()) {
                 return Ok(false);
             }
-            match more {
-                Some(last) => after = Some(last),
-                None => return Ok(true),
-            }
+            self.emptied.insert((ino, id), last.clone());
         }
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.nodes.get(&ino));
+        let generations = [frozen, self.open.get(&ino)].into_iter().flatten();
+        let mut names = generations.filter_map(Node::dir).flat_map(|dir| dir.names.keys());
+        Ok(names.all(|name| self.changed_name(ino, name).flatten().is_none()))
     }
 
     pub fn rename(
@@ -620,13 +640,6 @@ impl State {
             }
         }
         Ok((merged.into_iter().filter_map(|(name, ino)| ino.map(|ino| (name, ino))).collect(), more))
-    }
-
-    /// All names of a directory, in order: for a listing that stays valid whatever comes and goes.
-    pub fn all_names(&mut self, ino: Ino) -> Result<Vec<(Name, Ino)>> {
-        let (names, more) = self.names(ino, None, usize::MAX)?;
-        debug_assert!(more.is_none());
-        Ok(names)
     }
 
     pub fn read_link(&self, ino: Ino) -> Result<Arc<[u8]>> {
