@@ -17,6 +17,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from fusecas import _native
+from fusecas.mount import set_ids
 from fusecas.mount.nodes import LINKS, MOUNTED, ROOT, SPECIAL, Special, node_of, shown, special_of, split
 from fusecas.mount.places import Place, Places
 from fusecas.mount.special import NAME, Found, SpecialFolders
@@ -323,7 +324,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         place, ino = self._place(inode)
-        place.overlay.setxattr(ino, name, bytes(value))
+        set_ids.set_xattr(place.overlay, ino, name, bytes(value), ctx)
 
     @guarded
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
@@ -348,7 +349,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: Any) -> FileInfo:
         place, ino = self._place(inode)
         if flags & os.O_TRUNC:
-            place.overlay.setattr(ino, size=0)
+            set_ids.cut(place.overlay, ino, ctx)
         return self._opened(place, ino, flags)
 
     @guarded

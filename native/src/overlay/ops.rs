@@ -54,6 +54,20 @@ fn check_name(parent: Ino, name: &[u8]) -> Result<()> {
     Ok(())
 }
 
+fn is_acl(name: &[u8]) -> bool {
+    name == ACCESS_ACL || name == DEFAULT_ACL
+}
+
+/// As Linux has them: in one of its namespaces, and not empty behind its prefix.
+fn check_xattr_name(name: &[u8]) -> Result<()> {
+    let below = [&b"user."[..], b"trusted.", b"security."].iter().find_map(|prefix| name.strip_prefix(*prefix));
+    match below {
+        Some(b"") => refuse(Errno::INVAL),
+        None if !is_acl(name) => refuse(Errno::OPNOTSUPP),
+        _ => Ok(()),
+    }
+}
+
 impl State {
     fn check_writable(&self) -> Result<()> {
         if self.failed || self.read_only {
@@ -355,6 +369,7 @@ impl State {
     }
 
     pub fn get_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        check_xattr_name(name)?;
         match self.node(ino)?.xattr(name) {
             None => refuse(Errno::NODATA),
             Some(XattrValue::Here(value)) => Ok(value.to_vec()),
@@ -372,7 +387,8 @@ impl State {
     /// `create`, `replace`: as setxattr has them. What a state would not keep is refused.
     pub fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<()> {
         self.check_writable()?;
-        let is_acl = name == ACCESS_ACL || name == DEFAULT_ACL;
+        check_xattr_name(name)?;
+        let is_acl = is_acl(name);
         if !(name.starts_with(b"user.") || name == b"security.capability" || is_acl) {
             return refuse(Errno::OPNOTSUPP);
         }
@@ -414,9 +430,9 @@ impl State {
 
     pub fn remove_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<()> {
         self.check_writable()?;
+        check_xattr_name(name)?;
         if self.node(ino)?.xattr(name).is_none() {
-            let is_acl = name == ACCESS_ACL || name == DEFAULT_ACL;
-            return if is_acl { Ok(()) } else { refuse(Errno::NODATA) }; // no list is what an empty one means
+            return if is_acl(name) { Ok(()) } else { refuse(Errno::NODATA) }; // no list is what an empty one means
         }
         self.put_xattr(ino, name, None, None)
     }
