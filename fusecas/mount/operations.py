@@ -10,13 +10,14 @@ import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from fusecas import _native
+from fusecas.mount import set_ids
 from fusecas.mount.nodes import LINKS, MOUNTED, ROOT, SPECIAL, Special, node_of, shown, special_of, split
 from fusecas.mount.places import Place, Places
 from fusecas.mount.special import NAME, Found, SpecialFolders
@@ -51,11 +52,18 @@ def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, An
     return answer
 
 
-class Listing(NamedTuple):
-    """An open directory and its names, as they were when it was last read from its beginning."""
+class Listing:
+    """An open directory: the names that were read so far, in order. A position is an index into . and .. and these:
+    so it stays valid whatever comes and goes, and what stays is listed once. It grows with the reading."""
 
-    node: int
-    names: list[bytes]
+    def __init__(self, node: int) -> None:
+        self.node = node
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        self.names: list[bytes] = []
+        self.after: bytes | None = None
+        self.is_whole = False
 
 
 class Operations(pyfuse3.Operations):
@@ -165,23 +173,34 @@ class Operations(pyfuse3.Operations):
         number, ino = split(inode)
         if number != SPECIAL:
             self._places[number].overlay.opened(ino)
-        self._listings[handle] = Listing(inode, [])
+        self._listings[handle] = Listing(inode)
         return handle
 
     @guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self._listings[fh]
         if start_id == 0:
-            listing = self._listings[fh] = Listing(listing.node, await self._names(listing.node))
-        for at in range(start_id, len(listing.names) + DOTS):
+            listing.begin_again()
+        at = start_id
+        while await self._reaches(listing, at):
             if not await self._list_one(listing, at, token):
                 return
+            at += 1
 
-    async def _names(self, node: int) -> list[bytes]:
-        number, ino = split(node)
+    async def _reaches(self, listing: Listing, at: int) -> bool:
+        """Whether there is something at a position; reads on until that is known."""
+        while at >= len(listing.names) + DOTS and not listing.is_whole:
+            await self._read_on(listing)
+        return at < len(listing.names) + DOTS
+
+    async def _read_on(self, listing: Listing) -> None:
+        number, ino = split(listing.node)
         if number == SPECIAL:
-            return await self._special.names(ino)
-        return [name for name, _ in self._places[number].overlay.names(ino)]
+            listing.names, listing.is_whole = await self._special.names(ino), True
+            return
+        some, listing.after = self._places[number].overlay.names(ino, listing.after)
+        listing.names += [name for name, _ in some]
+        listing.is_whole = listing.after is None
 
     async def _list_one(self, listing: Listing, at: int, token: pyfuse3.ReaddirToken) -> bool:
         """Whether there is room for more."""
@@ -305,7 +324,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         place, ino = self._place(inode)
-        place.overlay.setxattr(ino, name, bytes(value))
+        set_ids.set_xattr(place.overlay, ino, name, bytes(value), ctx)
 
     @guarded
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
@@ -330,7 +349,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: Any) -> FileInfo:
         place, ino = self._place(inode)
         if flags & os.O_TRUNC:
-            place.overlay.setattr(ino, size=0)
+            set_ids.cut(place.overlay, ino, ctx)
         return self._opened(place, ino, flags)
 
     @guarded

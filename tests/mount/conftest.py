@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,16 +72,22 @@ def end(place: Mounted) -> None:
         detach(place.work)
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Mounted]:
-    """A repository, not mounted yet; what a test has mounted is unmounted."""
-    place = Mounted(tmp_path)
+@contextmanager
+def repository_in(folder: Path) -> Iterator[Mounted]:
+    """A repository, not mounted yet; what is mounted is unmounted in the end, and its log must be without errors."""
+    place = Mounted(folder)
     place.ok("init")
     yield place
     end(place)
     log = place.repository / "run" / "log"
     complaints = [line for line in log.read_text().splitlines() if " ERROR " in line] if log.exists() else []
     assert complaints == [], "\n".join(complaints)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Mounted]:
+    with repository_in(tmp_path) as place:
+        yield place
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def tree_of(overlay: Any) -> Tree:
     found: Tree = {}
 
     def walk(path: bytes, ino: int) -> None:
-        for name, _ in overlay.names(ino):
+        for name, _ in overlay.names(ino)[0]:
             there, mode, links, uid, gid, _, size, _, _, mtime, ctime = overlay.lookup(ino, name)
             where = path + b"/" + name
             if stat.S_ISDIR(mode):

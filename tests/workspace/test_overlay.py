@@ -284,7 +284,8 @@ class OverlayMachine(RuleBasedStateMachine):
             assert self.overlay.read(ino, 0, len(expected) + 1) == bytes(expected)
 
     def compare(self, ino: int, model: Folder) -> None:
-        assert [name for name, _ in self.overlay.names(ino)] == sorted(model)
+        assert [name for name, _ in self.overlay.names(ino)[0]] == sorted(model)
+        assert self.overlay.getattr(ino)[2] == 2 + sum(isinstance(each, Folder) for each in model.values())
         for name, expected in model.items():
             found = self.overlay.lookup(ino, name)
             if isinstance(expected, Folder):
@@ -334,7 +335,7 @@ def test_an_inode_keeps_its_number_over_commits_and_new_starts(repository: Repos
     assert again not in numbers.values()
     for _ in range(2):
         workspace = Workspace(repository)
-        assert dict(workspace.overlay.names(0)) == {**numbers, b"y": again}
+        assert dict(workspace.overlay.names(0)[0]) == {**numbers, b"y": again}
         workspace.commit()
 
 

@@ -14,6 +14,8 @@ pub const TIMES: u8 = 4;
 pub const INODES: u8 = 5;
 /// As many entries as the younger half of the cache holds, a few megabytes.
 const CACHED: usize = 1 << 15;
+const COUNTED_TREES: usize = 1 << 16;
+const COUNTED_LEVELS: u8 = 1;
 
 pub type Name = Arc<[u8]>;
 
@@ -36,6 +38,12 @@ pub struct Known {
     pub size: u64,
     pub count: u64,
     pub ext: Option<Arc<[u8]>>,
+}
+
+impl Known {
+    fn is_dir(&self) -> bool {
+        self.kind == entry_kind::DIRECTORY
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -100,6 +108,14 @@ fn decode(kind: u8, data: &[u8]) -> Result<Decoded> {
     Ok(Decoded { level: node.level, slots })
 }
 
+/// A look at all names of a tree, which goes on where it had to stop for a node.
+#[derive(Default)]
+pub struct Scan {
+    after: Option<Box<[u8]>>,
+    dirs: u64,
+    done: bool,
+}
+
 /// Decoded nodes, the ones last used: two halves, of which the older one goes when the younger one is full.
 #[derive(Default)]
 pub struct Cache {
@@ -107,6 +123,8 @@ pub struct Cache {
     /// How many entries there are in the younger half.
     entries: usize,
     old: HashMap<(u8, Id), Arc<Decoded>>,
+    /// How many directories the trees have that somebody asked about.
+    counted: HashMap<Id, Scan>,
 }
 
 impl Cache {
@@ -159,6 +177,67 @@ impl Cache {
             self.collect(kind, &id, key, most, 0, &mut found)?;
         }
         Ok(found)
+    }
+
+    /// How many directories a tree has, looked at once, a node at a time. None for a tree so large that a lookup must
+    /// not wait for that, unless it is known from before.
+    pub fn dirs_of(&mut self, tree: Option<Id>) -> Result<Option<u64>> {
+        let Some(tree) = tree else { return Ok(Some(0)) };
+        if !self.counted.contains_key(&tree) && self.counted.len() >= COUNTED_TREES {
+            self.counted.clear();
+        }
+        loop {
+            let scan = self.counted.entry(tree).or_default();
+            if scan.done {
+                return Ok(Some(scan.dirs));
+            }
+            let after = scan.after.clone();
+            if after.is_none() && self.get(TREE, &tree)?.level > COUNTED_LEVELS {
+                return Ok(None);
+            }
+            let leaf = self.leaf_after(TREE, &tree, after.as_deref())?;
+            let scan = self.counted.get_mut(&tree).expect("just put there");
+            match leaf {
+                Some((node, first)) => {
+                    let slots = &node.slots[first..];
+                    let is_dir = |slot: &&Slot| matches!(&slot.what, What::Tree(known) if known.is_dir());
+                    scan.dirs += slots.iter().filter(is_dir).count() as u64;
+                    scan.after = slots.last().map(|slot| slot.key.clone());
+                }
+                None => (scan.after, scan.done) = (None, true),
+            }
+        }
+    }
+
+    /// A tree has become another one, with so many directories more.
+    pub fn tree_changed(&mut self, before: Option<Id>, after: Option<Id>, more: i64) {
+        let known = match before {
+            Some(before) => self.counted.get(&before).filter(|scan| scan.done).map(|scan| scan.dirs),
+            None => Some(0),
+        };
+        if let (Some(dirs), Some(after)) = (known, after) {
+            self.counted.insert(after, Scan { after: None, dirs: dirs.saturating_add_signed(more), done: true });
+        }
+    }
+
+    /// The leaf with the first name after one, and where that is in it.
+    fn leaf_after(&mut self, kind: u8, root: &Id, key: Option<&[u8]>) -> Result<Option<(Arc<Decoded>, usize)>> {
+        let mut id = *root;
+        loop {
+            let node = self.get(kind, &id)?;
+            let first = key.map_or(0, |key| node.slots.partition_point(|slot| &*slot.key <= key));
+            match node.slots.get(first).map(|slot| &slot.what) {
+                None => return Ok(None),
+                Some(What::Inner { child, .. }) if node.level > 0 => id = *child,
+                Some(_) => return Ok(Some((node, first))),
+            }
+        }
+    }
+
+    /// The first names after one, as many as one node has.
+    pub fn some_names(&mut self, tree: &Id, after: Option<&[u8]>) -> Result<Vec<Box<[u8]>>> {
+        let found = self.leaf_after(TREE, tree, after)?;
+        Ok(found.map_or_else(Vec::new, |(node, at)| node.slots[at..].iter().map(|slot| slot.key.clone()).collect()))
     }
 
     fn collect(
@@ -226,7 +305,7 @@ impl Base {
             Some(What::Inode { number, ctime, child }) => (number, ctime, child),
             _ => (dir.first + before, mtime, None), // always the same, whenever it is asked
         };
-        let tree = if known.kind == entry_kind::DIRECTORY { known.target.as_deref().map(to_id) } else { None };
+        let tree = if known.is_dir() { known.target.as_deref().map(to_id) } else { None };
         Child { ino, mtime, ctime, dir: BaseDir { tree, times, inodes, first: ino + 1 }, known }
     }
 

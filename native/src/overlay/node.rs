@@ -84,6 +84,15 @@ pub struct DirBody {
     pub below: Option<(Ino, Name)>,
     /// The names that this generation changed: an inode, or None for «gone».
     pub names: HashMap<Name, Option<Ino>>,
+    /// How many directories more it has than below this generation.
+    pub more_dirs: i64,
+}
+
+impl DirBody {
+    /// A directory as a base has it.
+    pub fn of(base: BaseDir, below: Option<(Ino, Name)>) -> DirBody {
+        DirBody { base, below, names: HashMap::new(), more_dirs: 0 }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -147,7 +156,10 @@ impl Node {
     pub fn touched(&self) -> Node {
         let mut copy = self.clone();
         match &mut copy.body {
-            Body::Dir(body) => body.names = HashMap::new(),
+            Body::Dir(body) => {
+                body.names = HashMap::new();
+                body.more_dirs = 0;
+            }
             Body::File(body) => {
                 body.inherits = self.attr.size;
                 body.changed = false;
@@ -170,10 +182,7 @@ impl Node {
                 inherits: known.size,
                 changed: false,
             }),
-            entry_kind::DIRECTORY => {
-                let below = places.first().cloned();
-                Body::Dir(Box::new(DirBody { base: child.dir, below, names: HashMap::new() }))
-            }
+            entry_kind::DIRECTORY => Body::Dir(Box::new(DirBody::of(child.dir, places.first().cloned()))),
             entry_kind::SYMLINK => Body::Link(known.target.clone().unwrap_or_default()),
             _ => Body::Other,
         };

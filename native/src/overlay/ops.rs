@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use std::sync::Arc;
 
 pub const LONGEST_NAME: usize = 255;
+/// What a directory too large to be counted says, as on other file systems.
+const NOT_COUNTED: u32 = 1;
 pub const LARGEST_FILE: u64 = 1 << 40;
 pub const MOST_LINKS: usize = 65_000;
 const LARGEST_XATTR: usize = 64 << 10;
@@ -52,6 +54,20 @@ fn check_name(parent: Ino, name: &[u8]) -> Result<()> {
     Ok(())
 }
 
+fn is_acl(name: &[u8]) -> bool {
+    name == ACCESS_ACL || name == DEFAULT_ACL
+}
+
+/// As Linux has them: in one of its namespaces, and not empty behind its prefix.
+fn check_xattr_name(name: &[u8]) -> Result<()> {
+    let below = [&b"user."[..], b"trusted.", b"security."].iter().find_map(|prefix| name.strip_prefix(*prefix));
+    match below {
+        Some(b"") => refuse(Errno::INVAL),
+        None if !is_acl(name) => refuse(Errno::OPNOTSUPP),
+        _ => Ok(()),
+    }
+}
+
 impl State {
     fn check_writable(&self) -> Result<()> {
         if self.failed || self.read_only {
@@ -79,9 +95,22 @@ impl State {
         }
         let found = self.child(parent, name)?;
         if let Some(ino) = found {
+            self.links(ino)?; // known before anything is counted: this may have to run again
             self.looked_up(ino);
         }
         Ok(found)
+    }
+
+    /// How many links an inode has: a directory one from above, its own, and one from each directory in it.
+    pub fn links(&mut self, ino: Ino) -> Result<u32> {
+        let node = self.node(ino)?;
+        let Some(dir) = node.dir().filter(|_| !self.is_orphan(ino)) else { return Ok(node.attr.nlink) };
+        let generation = |node: Option<&Node>| node.and_then(Node::dir).map_or(0, |dir| dir.more_dirs);
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.nodes.get(&ino));
+        let more = generation(frozen) + generation(self.open.get(&ino));
+        let tree = dir.base.tree;
+        let Some(dirs) = self.cache.dirs_of(tree)? else { return Ok(NOT_COUNTED) };
+        Ok(u32::try_from(dirs.saturating_add_signed(more)).unwrap_or(u32::MAX).saturating_add(2))
     }
 
     fn needed(&mut self, parent: Ino, name: &[u8]) -> Result<Ino> {
@@ -213,18 +242,23 @@ impl State {
         self.commit(records)
     }
 
+    /// However large a directory the base has, it is looked through a node at a time, and not again if this operation
+    /// has to run again: a name of the base that was removed stays so, or is one that a generation put there.
     fn is_empty(&mut self, ino: Ino) -> Result<bool> {
-        let mut after: Option<Name> = None;
-        loop {
-            let (names, more) = self.names(ino, after.as_deref(), 64)?;
-            if !names.is_empty() {
+        let tree = self.node(ino)?.dir().and_then(|dir| dir.base.tree);
+        while let Some(id) = tree {
+            let after = self.emptied.get(&(ino, id)).cloned();
+            let names = self.cache.some_names(&id, after.as_deref())?;
+            let Some(last) = names.last() else { break };
+            if names.iter().any(|name| self.changed_name(ino, name).is_none()) {
                 return Ok(false);
             }
-            match more {
-                Some(last) => after = Some(last),
-                None => return Ok(true),
-            }
+            self.emptied.insert((ino, id), last.clone());
         }
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.nodes.get(&ino));
+        let generations = [frozen, self.open.get(&ino)].into_iter().flatten();
+        let mut names = generations.filter_map(Node::dir).flat_map(|dir| dir.names.keys());
+        Ok(names.all(|name| self.changed_name(ino, name).flatten().is_none()))
     }
 
     pub fn rename(
@@ -335,6 +369,7 @@ impl State {
     }
 
     pub fn get_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        check_xattr_name(name)?;
         match self.node(ino)?.xattr(name) {
             None => refuse(Errno::NODATA),
             Some(XattrValue::Here(value)) => Ok(value.to_vec()),
@@ -352,7 +387,8 @@ impl State {
     /// `create`, `replace`: as setxattr has them. What a state would not keep is refused.
     pub fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<()> {
         self.check_writable()?;
-        let is_acl = name == ACCESS_ACL || name == DEFAULT_ACL;
+        check_xattr_name(name)?;
+        let is_acl = is_acl(name);
         if !(name.starts_with(b"user.") || name == b"security.capability" || is_acl) {
             return refuse(Errno::OPNOTSUPP);
         }
@@ -394,9 +430,9 @@ impl State {
 
     pub fn remove_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<()> {
         self.check_writable()?;
+        check_xattr_name(name)?;
         if self.node(ino)?.xattr(name).is_none() {
-            let is_acl = name == ACCESS_ACL || name == DEFAULT_ACL;
-            return if is_acl { Ok(()) } else { refuse(Errno::NODATA) }; // no list is what an empty one means
+            return if is_acl(name) { Ok(()) } else { refuse(Errno::NODATA) }; // no list is what an empty one means
         }
         self.put_xattr(ino, name, None, None)
     }
@@ -620,13 +656,6 @@ impl State {
             }
         }
         Ok((merged.into_iter().filter_map(|(name, ino)| ino.map(|ino| (name, ino))).collect(), more))
-    }
-
-    /// All names of a directory, in order: for a listing that stays valid whatever comes and goes.
-    pub fn all_names(&mut self, ino: Ino) -> Result<Vec<(Name, Ino)>> {
-        let (names, more) = self.names(ino, None, usize::MAX)?;
-        debug_assert!(more.is_none());
-        Ok(names)
     }
 
     pub fn read_link(&self, ino: Ino) -> Result<Arc<[u8]>> {

@@ -1,7 +1,7 @@
 //! The overlay for Python: one object a workspace, thread-safe; every call lets go of the GIL.
 
 use super::arena::{Arena, Idle};
-use super::base::{Base, BaseDir, Known};
+use super::base::{Base, BaseDir, Known, Name};
 use super::bell::Bell;
 use super::journal::Journal;
 use super::mark::Marks;
@@ -30,9 +30,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-const TRIES: usize = 10_000;
+const TRIES: usize = 1_000_000;
 /// So many bytes are not left unsynced: who then syncs a small file would have to wait for them.
 const MARK_AFTER: u64 = 32 << 20;
+/// So many names at a time are read from a directory: what one operation needs must fit into the cache of nodes.
+const SOME_NAMES: usize = 512;
 
 /// Marks under way: who wants one waits for the next that begins.
 struct Marking {
@@ -142,18 +144,34 @@ impl Core {
                 return Ok(rebase.into_inner().expect("held by nobody else").apply(&mut state));
             }
             drop(state);
-            self.run_detached(|state| {
-                let mut rebase = rebase.lock().expect("held by nobody else");
-                match next {
-                    Next::Renew(at) => rebase.renew(state, at),
-                    Next::Below(_, dir) => rebase.list_below(state, dir),
-                    Next::Ready => Ok(()),
+            match next {
+                Next::Renew(at) => {
+                    self.run_detached(|state| rebase.lock().expect("held by nobody else").renew(state, at))?;
                 }
-            })?;
+                Next::Below(_, dir) => {
+                    let names = self.all_names(dir)?;
+                    rebase.lock().expect("held by nobody else").list_below(&self.lock(), dir, names);
+                }
+                Next::Ready => {}
+            }
             from = match next {
                 Next::Renew(at) | Next::Below(at, _) => at,
                 Next::Ready => from,
             };
+        }
+    }
+
+    /// All names of a directory, in order, some at a time.
+    fn all_names(&self, ino: Ino) -> PyResult<Vec<(Name, Ino)>> {
+        let mut all = Vec::new();
+        let mut after: Option<Name> = None;
+        loop {
+            let (names, more) = self.run_detached(|state| state.names(ino, after.as_deref(), SOME_NAMES))?;
+            all.extend(names);
+            match more {
+                Some(last) => after = Some(last),
+                None => return Ok(all),
+            }
         }
     }
 
@@ -258,7 +276,9 @@ impl Core {
 
 type AttrTuple = (Ino, u32, u32, u32, u32, (u32, u32), u64, u64, i128, i128, i128);
 
-fn attr_of(ino: Ino, node: &Node) -> AttrTuple {
+fn attr_of(state: &mut State, ino: Ino) -> Done<AttrTuple> {
+    let links = state.links(ino)?;
+    let node = state.node(ino)?;
     let attr: &Attr = &node.attr;
     let size = if node.is_dir() { 4096 } else { attr.size };
     let blocks = match &node.body {
@@ -266,10 +286,10 @@ fn attr_of(ino: Ino, node: &Node) -> AttrTuple {
         Body::File(_) => attr.size.div_ceil(512),
         _ => 0,
     };
-    (
+    Ok((
         ino,
         attr.type_bits() | u32::from(attr.mode),
-        attr.nlink,
+        links,
         attr.uid,
         attr.gid,
         attr.device,
@@ -278,7 +298,7 @@ fn attr_of(ino: Ino, node: &Node) -> AttrTuple {
         attr.atime.as_deref().copied().unwrap_or(attr.mtime),
         attr.mtime,
         attr.ctime,
-    )
+    ))
 }
 
 fn id_of(bytes: &[u8]) -> PyResult<Id> {
@@ -433,7 +453,7 @@ impl Overlay {
     fn lookup(&self, py: Python<'_>, parent: Ino, name: Vec<u8>) -> PyResult<Option<AttrTuple>> {
         self.core.run(py, |state| {
             let found = state.lookup(parent, &name)?;
-            found.map(|ino| Ok(attr_of(ino, state.node(ino)?))).transpose()
+            found.map(|ino| attr_of(state, ino)).transpose()
         })
     }
 
@@ -442,7 +462,7 @@ impl Overlay {
     }
 
     fn getattr(&self, py: Python<'_>, ino: Ino) -> PyResult<AttrTuple> {
-        self.core.run(py, |state| Ok(attr_of(ino, state.node(ino)?)))
+        self.core.run(py, |state| attr_of(state, ino))
     }
 
     fn readlink<'py>(&self, py: Python<'py>, ino: Ino) -> PyResult<Bound<'py, PyBytes>> {
@@ -450,10 +470,20 @@ impl Overlay {
         Ok(PyBytes::new(py, &target))
     }
 
-    /// (name, number) of everything in a directory, in order.
-    fn names<'py>(&self, py: Python<'py>, ino: Ino) -> PyResult<Vec<(Bound<'py, PyBytes>, Ino)>> {
-        let names = self.core.run(py, |state| state.all_names(ino))?;
-        Ok(names.into_iter().map(|(name, ino)| (PyBytes::new(py, &name), ino)).collect())
+    /// (name, number) of what is in a directory, in order, after a name: about so many; and after which name it goes
+    /// on, if there is more.
+    #[pyo3(signature = (ino, after=None, most=SOME_NAMES))]
+    #[allow(clippy::type_complexity)] // names with their inodes, and the next start
+    fn names<'py>(
+        &self,
+        py: Python<'py>,
+        ino: Ino,
+        after: Option<Vec<u8>>,
+        most: usize,
+    ) -> PyResult<(Vec<(Bound<'py, PyBytes>, Ino)>, Option<Bound<'py, PyBytes>>)> {
+        let (names, more) = self.core.run(py, |state| state.names(ino, after.as_deref(), most))?;
+        let names = names.into_iter().map(|(name, ino)| (PyBytes::new(py, &name), ino)).collect();
+        Ok((names, more.map(|name| PyBytes::new(py, &name))))
     }
 
     fn parent(&self, py: Python<'_>, ino: Ino) -> PyResult<Ino> {
@@ -486,14 +516,14 @@ impl Overlay {
             let target = target.clone();
             let making = Making { kind, mode: (mode & 0o7777) as u16, umask, uid, gid, device, target };
             let ino = state.make(parent, &name, making)?;
-            Ok(attr_of(ino, state.node(ino)?))
+            attr_of(state, ino)
         })
     }
 
     fn link(&self, py: Python<'_>, ino: Ino, parent: Ino, name: Vec<u8>) -> PyResult<AttrTuple> {
         self.core.run(py, |state| {
             state.link(ino, parent, &name)?;
-            Ok(attr_of(ino, state.node(ino)?))
+            attr_of(state, ino)
         })
     }
 
@@ -534,8 +564,9 @@ impl Overlay {
     ) -> PyResult<AttrTuple> {
         let changes = Changes { mode: mode.map(|mode| mode & 0o7777), uid, gid, atime, mtime };
         self.core.run(py, |state| {
+            state.links(ino)?; // known before anything changes: this may have to run again
             state.set(ino, changes, size)?;
-            Ok(attr_of(ino, state.node(ino)?))
+            attr_of(state, ino)
         })
     }
 

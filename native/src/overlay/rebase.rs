@@ -122,11 +122,9 @@ impl Rebase {
         Ok(())
     }
 
-    pub fn list_below(&mut self, state: &mut State, dir: Ino) -> Result<()> {
-        let names = state.all_names(dir)?;
+    pub fn list_below(&mut self, state: &State, dir: Ino, names: Vec<(Name, Ino)>) {
         self.below
             .insert(dir, names.into_iter().map(|(_, ino)| ino).filter(|ino| state.held.contains_key(ino)).collect());
-        Ok(())
     }
 
     fn all_below(&self, top: Ino, gone: &mut Vec<Ino>) {
@@ -187,6 +185,7 @@ impl Rebase {
         state.base = self.base;
         state.owner = self.owner;
         state.groups = None;
+        state.emptied.clear();
         let position = state.journal.position();
         state.journal.forget_before(position);
         (state.log_before, state.log_start) = (0, position);

@@ -56,13 +56,16 @@ impl State {
                     file.changed = false;
                 }
                 (Body::Dir(dir), Some(Stored::Dir(base))) => {
-                    **dir = DirBody { base: *base, below: node.places.first().cloned(), names: HashMap::new() };
+                    **dir = DirBody::of(*base, node.places.first().cloned());
                 }
                 _ => {}
             }
             clean
         };
         for (ino, node) in &frozen.nodes {
+            if let (Some(dir), Some(Stored::Dir(base))) = (node.dir(), stored.get(ino)) {
+                self.cache.tree_changed(dir.base.tree, base.tree, dir.more_dirs);
+            }
             let later = match self.orphans.get_mut(ino) {
                 Some(orphan) => Some(orphan),
                 None => self.open.get_mut(ino),
@@ -93,6 +96,7 @@ impl State {
         }
         self.base.links = links;
         self.groups = None;
+        self.emptied.clear();
         self.free_generation(&frozen);
         self.journal.forget_before(frozen.end);
         (self.log_before, self.log_start) = (0, frozen.end);
@@ -127,6 +131,7 @@ impl State {
     /// The frozen generation could not be stored: it is part of the open one again.
     pub fn thaw(&mut self) {
         let Some(frozen) = self.frozen.take() else { return };
+        self.emptied.clear();
         let generation = self.generation;
         let frozen = Arc::try_unwrap(frozen).unwrap_or_else(|shared| Generation {
             nodes: shared.nodes.clone(),
@@ -147,6 +152,7 @@ impl State {
                         let mut names = earlier.names;
                         names.extend(later.names.drain());
                         later.names = names;
+                        later.more_dirs += earlier.more_dirs;
                     }
                     (Body::File(later), Body::File(earlier)) => {
                         later.changed |= earlier.changed;

@@ -88,6 +88,8 @@ pub struct State {
     pub supplied: HashMap<(Id, u64, u64), Vec<u8>>,
     /// Hard links of the base by group, once somebody needed them.
     pub groups: Option<Arc<Groups>>,
+    /// Of directories that are being removed: up to where none of their base's names is there any more.
+    pub emptied: HashMap<(Ino, Id), Box<[u8]>>,
     /// Held only by the operation that is running.
     fresh: Vec<Ino>,
     /// How many have been let go since memory was last given back.
@@ -125,6 +127,7 @@ impl State {
             ended: false,
             supplied: HashMap::new(),
             groups: None,
+            emptied: HashMap::new(),
             fresh: Vec::new(),
             forgotten: 0,
         }
@@ -163,7 +166,7 @@ impl State {
     }
 
     /// What the generations say of a name: nothing, or an inode or its absence.
-    fn changed_name(&self, parent: Ino, name: &[u8]) -> Option<Option<Ino>> {
+    pub fn changed_name(&self, parent: Ino, name: &[u8]) -> Option<Option<Ino>> {
         let in_open = self.open.get(&parent).and_then(Node::dir).and_then(|dir| dir.names.get(name));
         let in_frozen = || {
             let frozen = self.frozen.as_ref()?;
@@ -464,7 +467,8 @@ impl State {
         Ok(())
     }
 
-    fn hang(&mut self, parent: Ino, name: &[u8], what: Option<Ino>) -> Result<()> {
+    /// `more_dirs`: how many directories more the parent has by this.
+    fn hang(&mut self, parent: Ino, name: &[u8], what: Option<Ino>, more_dirs: i64) -> Result<()> {
         let remember = what.is_some() || self.below_has(parent, name)?;
         let key = Name::from(name);
         let dir = self.own(parent).dir_mut().expect("a directory");
@@ -473,6 +477,7 @@ impl State {
         } else {
             dir.names.remove(&key);
         }
+        dir.more_dirs += more_dirs;
         self.tell(parent, key);
         Ok(())
     }
@@ -540,8 +545,9 @@ impl State {
             Record::New { parent, name, ino, kind, mode, uid, gid, device, target, xattrs, time } => {
                 let node = new_node(parent, &name, kind, mode, uid, gid, device, target, xattrs, time);
                 self.next = self.next.max(ino + 1);
+                let more_dirs = i64::from(node.is_dir());
                 self.open.insert(ino, node);
-                self.hang(parent, &name, Some(ino))?;
+                self.hang(parent, &name, Some(ino), more_dirs)?;
                 self.stamp(parent, time);
                 Ok(())
             }
@@ -550,13 +556,14 @@ impl State {
                 node.places.push((parent, Name::from(&*name)));
                 node.attr.nlink = node.places.len() as u32;
                 node.attr.ctime = time;
-                self.hang(parent, &name, Some(ino))?;
+                self.hang(parent, &name, Some(ino), 0)?;
                 self.stamp(parent, time);
                 Ok(())
             }
             Record::Unlink { parent, name, time } => {
                 let ino = self.child(parent, &name)?;
-                self.hang(parent, &name, None)?;
+                let was = self.count_as_dir(ino)?;
+                self.hang(parent, &name, None, -was)?;
                 self.stamp(parent, time);
                 match ino {
                     Some(ino) => self.lost_a_name(ino, parent, &name, time),
@@ -612,6 +619,11 @@ impl State {
         }
     }
 
+    /// What an inode, if there is one, counts for in its directory.
+    fn count_as_dir(&self, ino: Option<Ino>) -> Result<i64> {
+        ino.map_or(Ok(0), |ino| Ok(i64::from(self.node(ino)?.is_dir())))
+    }
+
     fn apply_rename(
         &mut self,
         from: Ino,
@@ -625,8 +637,10 @@ impl State {
             return Err(Stop::Damaged("a record that renames what is not there".into()));
         };
         let there = self.child(to, new_name)?;
-        self.hang(from, name, if exchange { there } else { None })?;
-        self.hang(to, new_name, Some(moved))?;
+        let (moves, goes) = (self.count_as_dir(Some(moved))?, self.count_as_dir(there)?);
+        let (stays, comes) = if exchange { (there, goes) } else { (None, 0) };
+        self.hang(from, name, stays, comes - moves)?;
+        self.hang(to, new_name, Some(moved), moves - goes)?;
         self.move_place(moved, (from, name), (to, new_name), time);
         if let Some(there) = there {
             if exchange {
@@ -674,6 +688,7 @@ impl State {
         node.places.clear();
         node.attr.nlink = 0;
         node.attr.ctime = time;
+        self.emptied.retain(|(gone, _), _| *gone != ino);
         if self.is_held(ino) {
             self.orphans.insert(ino, node);
         } else {
@@ -764,9 +779,7 @@ fn new_node(
         entry_kind::FILE => {
             Body::File(FileBody { base: None, keep: 0, runs: Default::default(), inherits: 0, changed: true })
         }
-        entry_kind::DIRECTORY => {
-            Body::Dir(Box::new(DirBody { base: Default::default(), below: None, names: HashMap::new() }))
-        }
+        entry_kind::DIRECTORY => Body::Dir(Box::new(DirBody::of(Default::default(), None))),
         entry_kind::SYMLINK => Body::Link(target.as_slice().into()),
         _ => Body::Other,
     };
