@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fusecas.errors import Conflict, Refused
-from fusecas.store import heads, trees
+from fusecas.store import heads, transaction, trees
 from fusecas.store.ids import LayerId
 from fusecas.store.repository import Repository
 from fusecas.store.revisions import resolve
@@ -324,6 +324,22 @@ def test_a_commit_of_nothing_makes_no_layer(repository: Repository) -> None:
     workspace.overlay.setattr(made[0], mode=0o600)
     workspace.overlay.setattr(made[0], mode=0o644)
     assert workspace.commit("three").layer is None
+
+
+def test_what_does_not_fit_one_transaction_is_committed_all_the_same(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(repository)
+    data = os.urandom(100_000)
+    ino = workspace.overlay.make(0, b"x", FILE, 0, 0, 0)[0]
+    workspace.overlay.write(ino, 0, data)
+    monkeypatch.setattr(transaction, "MOST_BYTES", 50_000)
+    done = workspace.commit()
+    assert done.layer is not None and done.stored_bytes > len(data)
+    assert names_of_head(repository) == {b"x"}
+    overlay = Workspace(repository).overlay
+    found = overlay.lookup(0, b"x")
+    assert found is not None and overlay.read(found[0], 0, 200_000) == data
 
 
 def test_an_inode_keeps_its_number_over_commits_and_new_starts(repository: Repository) -> None:
