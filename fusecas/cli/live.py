@@ -15,6 +15,7 @@ from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
 from fusecas.client import Client, NoDaemon, to_exception
 from fusecas.errors import EnvironmentProblem
+from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -35,6 +36,9 @@ def mount(
 ) -> Any:
     """Mount the workspace at DIR (default: .fusecas/work, or $FUSECAS_WORK), an empty folder.
 
+    If the repository is mounted already, DIR with --ws shows that workspace there as well: bound, or by a link if
+    binding is not permitted.
+
     What is done there survives the death of the daemon; `fusecas commit` makes a layer of it.
 
     Example: fusecas mount && cd .fusecas/work
@@ -46,12 +50,34 @@ def mount(
     place = Path(os.path.realpath(mountpoint(folder, repository)))
     name = ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT
     words = [sys.executable, "-m", "fusecas.daemon.serve", str(repository), name, str(place), str(int(allow_other))]
+    if ws is not None and folder is not None and (source := _place_of(repository, ws)) is not None:
+        return _show_at(source, place, call)
     if foreground:
         os.execv(sys.executable, [*words, "-1"])
     _start(words, repository)
     if not call.as_json:
         print(f"mounted at {output.printable(str(place))}")
     return output.path_fields(os.fsencode(place), "mountpoint")
+
+
+def _place_of(repository: Path, name: str) -> bytes | None:
+    """Where a workspace lives in the mount, if the repository is mounted."""
+    try:
+        with Client(repository) as client:
+            return path_of(client.call("status", ws=name), "mountpoint")
+    except NoDaemon:
+        return None
+
+
+def _show_at(source: bytes, place: Path, call: "Call") -> dict[str, Any]:
+    """One mount serves the whole repository: another place is bound to a workspace in it, or leads there."""
+    from fusecas.mount.mountpoint import bind
+
+    is_bound = bind(source, place)
+    if not call.as_json:
+        how = "is bound to" if is_bound else "is a link to"
+        print(f"{output.printable(str(place))} {how} {output.path_text(source)}; the repository is mounted already")
+    return {**output.path_fields(os.fsencode(place), "mountpoint"), "bound": is_bound}
 
 
 def mountpoint(folder: Path | None, repository: Path) -> Path:

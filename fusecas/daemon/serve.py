@@ -21,6 +21,7 @@ from fusecas.daemon.control import Control, Method
 from fusecas.daemon.keeping import Keeper, close_all
 from fusecas.daemon.rpc import problem
 from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
+from fusecas.mount.device import other_places
 from fusecas.mount.mountpoint import prepare, record
 from fusecas.mount.session import MountSession
 from fusecas.parameters import checked
@@ -117,6 +118,8 @@ class Daemon:
 
     async def _umount(self, params: dict[str, Any]) -> dict[str, Any]:
         lazy = checked(params, lazy=(bool, False))["lazy"]
+        if not lazy and (others := other_places(self._mountpoint)):
+            raise InUse(f"{self._mountpoint} is bound at {others[0]}, too", hint=f"umount {others[0]} first, or --lazy")
         try:
             await self._end(lazy=lazy)
         except OSError as error:

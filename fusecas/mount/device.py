@@ -23,7 +23,7 @@ from fusecas.errors import EnvironmentProblem, PermissionProblem
 
 DEVICE = "/dev/fuse"
 KIND = "fuse.fusecas"
-MS_NOSUID, MS_NODEV = 2, 4
+MS_NOSUID, MS_NODEV, MS_BIND = 2, 4, 4096
 MNT_DETACH = 2
 HEADER = 16
 REQUEST_HEADER = 40
@@ -244,6 +244,26 @@ def unescaped(field: bytes) -> bytes:
     """A field of mountinfo: blanks and the like are octal there."""
     parts = field.split(b"\\")
     return parts[0] + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in parts[1:])
+
+
+def other_places(mountpoint: Path) -> list[Path]:
+    """Where else what is mounted there is mounted, or a part of it."""
+    wanted = os.fsencode(mountpoint)
+    with open("/proc/self/mountinfo", "rb") as table:
+        fields = [line.split(b" ") for line in table]
+    places = [(each[2], unescaped(each[4])) for each in fields]
+    devices = {device for device, place in places if place == wanted}
+    return [Path(os.fsdecode(place)) for device, place in places if device in devices and place != wanted]
+
+
+def bind_mount(source: bytes, place: Path) -> bool:
+    """Whether we may."""
+    if libc.mount(source, os.fsencode(place), None, MS_BIND, None) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EPERM, errno.EACCES):
+        return False
+    raise OSError(number, os.strerror(number), os.fspath(place))
 
 
 def detach(mountpoint: Path) -> None:

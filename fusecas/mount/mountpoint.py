@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from fusecas.errors import InUse, PermissionProblem, Refused, UsageError, of_system
-from fusecas.mount.device import detach, is_mounted, is_stale
+from fusecas.mount.device import bind_mount, detach, is_mounted, is_stale
 
 WORK = "work"
 RECORD = "mountpoint"
@@ -27,6 +27,21 @@ def prepare(repository: Path, mountpoint: Path) -> None:
         raise _refusal(mountpoint, error) from error
     if not is_empty:
         raise Refused(f"{mountpoint} is not empty", hint="mount on an empty folder")
+
+
+def bind(source: bytes, place: Path) -> bool:
+    """Show a folder of a mount at another place: bound there, or by a link to it (False) if that is not permitted."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if any(os.scandir(place)):
+            raise Refused(f"{place} is not empty", hint="bind to an empty folder")
+        if bind_mount(source, place):
+            return True
+        place.rmdir()
+        place.symlink_to(os.fsdecode(source))
+    except OSError as error:
+        raise _refusal(place, error) from error
+    return False
 
 
 def _refusal(mountpoint: Path, error: OSError) -> Exception:

@@ -37,11 +37,6 @@ def split(node: int) -> tuple[int, int]:
     return (MOUNTED, ROOT) if node == ROOT_NODE else (node >> BITS, node & ((1 << BITS) - 1))
 
 
-def shown(place: int, ino: int) -> int:
-    """What stat says: the root has a number like any other."""
-    return place << BITS | ino
-
-
 def special_of(place: int, what: Special) -> int:
     return SPECIAL << BITS | place * SPECIALS + what
 

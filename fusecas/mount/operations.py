@@ -18,12 +18,13 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from fusecas import _native
 from fusecas.mount import set_ids
-from fusecas.mount.nodes import LINKS, MOUNTED, ROOT, SPECIAL, Special, node_of, shown, special_of, split
+from fusecas.mount.nodes import LINKS, MOUNTED, ROOT, SPECIAL, Special, node_of, special_of, split
 from fusecas.mount.places import Place, Places
 from fusecas.mount.special import NAME, Found, SpecialFolders
 
 FOREVER = 86400.0 * 365
 DOTS = 2
+NO_DEVICE = (0, 0)
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -106,7 +107,7 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EPERM)
 
     def _entry(self, place: Place, found: "_native.Attributes") -> EntryAttributes:
-        return attributes_of(node_of(place.number, found[0]), found, FOREVER)
+        return attributes_of(place.first | found[0], found, FOREVER)
 
     # looking
 
@@ -115,7 +116,7 @@ class Operations(pyfuse3.Operations):
         number, ino = split(parent_inode)
         if number == SPECIAL:
             return entry_of(await self._special.lookup(ino, name))
-        place, ino = self._place(parent_inode)
+        place = self._places[number]
         if ino == ROOT and name == NAME and place.workspace is not None:
             return entry_of(self._special.found(special_of(place.number, Special.FOLDER)))
         found = place.overlay.lookup(ino, name)
@@ -395,15 +396,17 @@ class Operations(pyfuse3.Operations):
         await trio.to_thread.run_sync(place.overlay.sync)
 
 
-def attributes_of(node: int, found: "_native.Attributes", timeout: float) -> EntryAttributes:
+def attributes_of(number: int, found: "_native.Attributes", timeout: float) -> EntryAttributes:
+    """`number`: what stat shows, by which the kernel also names it; the root it knows by a name of its own, too."""
     _, mode, links, uid, gid, device, size, blocks, atime, mtime, ctime = found
     entry = EntryAttributes()
-    entry.st_ino = shown(*split(node))
+    entry.st_ino = number
     entry.st_mode = mode
     entry.st_nlink = links
     entry.st_uid = uid
     entry.st_gid = gid
-    entry.st_rdev = os.makedev(*device)
+    if device != NO_DEVICE:
+        entry.st_rdev = os.makedev(*device)
     entry.st_size = size
     entry.st_blksize = 4096
     entry.st_blocks = blocks

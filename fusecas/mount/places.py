@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fusecas import _native
 from fusecas.mount.device import Device
-from fusecas.mount.nodes import LINKS, MOUNTED, node_of
+from fusecas.mount.nodes import BITS, LINKS, MOUNTED, node_of
 from fusecas.workspace.mover import Stale
 from fusecas.workspace.workspace import Workspace
 
@@ -21,6 +21,7 @@ class Place:
 
     def __init__(self, number: int, overlay: "_native.Overlay", workspace: Workspace | None) -> None:
         self.number = number
+        self.first = number << BITS
         self.overlay = overlay
         self.workspace = workspace
         self.lookups = 0

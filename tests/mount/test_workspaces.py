@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fusecas.store.repository import Repository
+from tests.cli.calling import ENVIRONMENT, PROGRAM
 from tests.mount.conftest import Mounted
 from tests.mount.test_checkout import committed, tree
 from tests.store.making import collect
@@ -165,3 +166,32 @@ def test_views_are_forgotten_with_what_the_kernel_forgets(mounted: Mounted, inne
     (mounted.work / "file").write_text("last")
     committed(mounted, "last")
     assert (inner / "at" / "@").stat().st_ino >> 36 <= max(numbers)
+
+
+def test_a_fork_is_shown_at_another_place_too(mounted: Mounted, inner: Path) -> None:
+    (mounted.work / "file").write_text("x")
+    mounted.ok("fork", "other")
+    place = mounted.folder / "elsewhere"
+    assert "is bound to" in mounted.ok("mount", str(place), "--ws", "other").text
+    try:
+        (place / "made").write_text("there")
+        assert (inner / "ws" / "other" / "made").read_text() == "there"
+        busy = mounted.run("umount")
+        assert (busy.code, str(place) in busy.stderr) == (4, True)
+        full = mounted.run("mount", str(mounted.folder), "--ws", "other")
+        assert (full.code, "not empty" in full.stderr) == (4, True)
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert mounted.run("mount", str(mounted.folder / "x"), "--ws", "nobody").code == 3
+    mounted.umount()
+
+
+def test_who_may_not_bind_gets_a_link(mounted: Mounted) -> None:
+    mounted.ok("fork", "other")
+    place = mounted.folder / "elsewhere"
+    without = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]
+    words = [PROGRAM, "mount", place, "--ws", "other"]
+    said = subprocess.run([*without, *words], cwd=mounted.folder, capture_output=True, text=True, env=ENVIRONMENT)
+    assert said.returncode == 0 and "is a link to" in said.stdout, said
+    (place / "made").write_text("there")
+    assert (mounted.work / ".fusecas" / "ws" / "other" / "made").exists()
