@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from fusecas.errors import Conflict, StorageProblem
+from fusecas.errors import Conflict, Refused, StorageProblem
 from fusecas.store import heads, trees
 from fusecas.store.repository import Repository
 from fusecas.store.verify import verify_here
@@ -372,6 +372,18 @@ class Machine(RuleBasedStateMachine):
                 else:
                     assert b"/" + path in expected
 
+    @rule(redo=st.booleans())
+    def undo(self, redo: bool) -> None:
+        """Another state is put in place; what was here is sealed first, even if there is nothing to go back to."""
+
+        def move() -> None:
+            try:
+                self.workspace.redo() if redo else self.workspace.undo()
+            except Refused:
+                pass
+
+        self.act(move, sure=True)
+
     @rule(place=PLACES, other=NAMES, is_early=st.booleans(), fails=st.booleans(), then=THEN)
     def change_while_it_is_sealed(self, place: Place, other: bytes, is_early: bool, fails: bool, then: str) -> None:
         """What is done after the freeze, before or after it was stored; the seal then succeeds or fails."""
@@ -506,6 +518,7 @@ def every_moment(step: int) -> None:
         "sync": Machine.sync,
         "commit": Machine.commit,
         "seal": Machine.seal,
+        "undo": lambda machine: machine.undo(redo=False),
         "a start after a kill": lambda machine: machine.restart(machine.cut_now(0, False), machine.moment),
         "a start after a power cut": lambda machine: machine.restart(machine.cut_now(0, True), machine.moment),
     }

@@ -45,6 +45,7 @@ def test_no_moment_of_a_sync_a_seal_or_a_start_is_a_bad_one_to_crash(disk: Path)
         "sync",
         "commit",
         "seal",
+        "undo",
         "a start after a kill",
         "a start after a power cut",
     ]
@@ -217,7 +218,7 @@ def test_starts_that_die_before_their_row_is_written_leave_the_marks_alone(
             Workspace(repository)
     monkeypatch.setattr("fusecas.workspace.workspace.boot_id", lambda: b"another boot")
     again = Workspace(repository).overlay
-    assert [name for name, _ in again.names(0)] == [b"synced"]
+    assert [name for name, _ in again.names(0)[0]] == [b"synced"]
 
 
 def test_a_workspace_that_nobody_uses_any_more_lets_its_files_go(repository: Repository) -> None:
