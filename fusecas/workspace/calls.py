@@ -93,13 +93,13 @@ def put_layer(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 def fork(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     given = checked(parameters, name=(str, REQUIRED), **WHERE, **WHO)
     made = workspaces.fork(given["name"], given["ws"] or workspaces.default, _deed(given))
-    return {"workspace": made.name, "id": made.id.hex()}
+    return {"workspace": given["name"], "id": made.hex()}
 
 
 def ws_create(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     given = checked(parameters, name=(str, REQUIRED), **WHO)
     made = workspaces.create(given["name"], _deed(given))
-    return {"workspace": made.name, "id": made.id.hex()}
+    return {"workspace": given["name"], "id": made.hex()}
 
 
 def ws_rm(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:

@@ -245,19 +245,21 @@ class Workspace:
 
     # forks
 
-    def fork(self, name: str, deed: Deed = Deed()) -> None:
-        """Another workspace that stands where this one does now. When it returns, both survive power loss."""
+    def fork(self, name: str, deed: Deed = Deed()) -> bytes:
+        """Another workspace that stands where this one does now: its id. When it returns, both survive power loss."""
+        made = os.urandom(ID_BYTES)
 
         def publish(transaction: Transaction, sealed: Sealed | None) -> Committed:
             done = self._to_state(transaction, sealed)
             source = heads.read_head(transaction, self.name)
             source = source._replace(live=source.live._replace(next_inode=self.overlay.next_inode))
-            heads.fork_head(transaction, source, name, os.urandom(ID_BYTES), *deed)
+            heads.fork_head(transaction, source, name, made, *deed)
             return done
 
         with self._sealing:
             self.caches.flush()
             self._seal(publish)
+        return made
 
     def remove(self, deed: Deed = Deed()) -> None:
         """The workspace is no more; what is open in it can still be read, and nothing can be made any more."""

@@ -48,20 +48,19 @@ class Workspaces:
             except BadName:
                 return False
 
-    def create(self, name: str, deed: Deed = Deed()) -> Workspace:
-        """A new workspace, empty."""
+    def create(self, name: str, deed: Deed = Deed()) -> bytes:
+        """A new workspace, empty: its id. It is opened when somebody looks at it."""
         check_new_name(name)
         with self.repository.store.write() as transaction:
             owner = (os.geteuid(), os.getegid())
-            heads.create_head(transaction, name, os.urandom(ID_BYTES), owner, *deed, verb="ws create")
-        return self.get(name)
+            made = heads.create_head(transaction, name, os.urandom(ID_BYTES), owner, *deed, verb="ws create")
+        return made.workspace.id
 
-    def fork(self, name: str, source: str, deed: Deed = Deed()) -> Workspace:
-        """A new workspace with all that is in another one now, uncommitted changes included. Costs what the source has
-        changed since it was last sealed, whatever it holds."""
+    def fork(self, name: str, source: str, deed: Deed = Deed()) -> bytes:
+        """A new workspace with all that is in another one now, uncommitted changes included: its id. Costs what the
+        source has changed since it was last sealed, whatever it holds."""
         check_new_name(name)
-        self.get(source).fork(name, deed)
-        return self.get(name)
+        return self.get(source).fork(name, deed)
 
     def remove(self, name: str, deed: Deed = Deed(), *, force: bool = False) -> None:
         """Its state is kept by the operation for as long as that can be undone. InUse while files are open in it."""

@@ -16,7 +16,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -377,10 +377,8 @@ class Machine(RuleBasedStateMachine):
         """Another state is put in place; what was here is sealed first, even if there is nothing to go back to."""
 
         def move() -> None:
-            try:
+            with suppress(Refused):
                 self.workspace.redo() if redo else self.workspace.undo()
-            except Refused:
-                pass
 
         self.act(move, sure=True)
 
