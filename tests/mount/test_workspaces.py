@@ -165,3 +165,17 @@ def test_views_are_forgotten_with_what_the_kernel_forgets(mounted: Mounted, inne
     (mounted.work / "file").write_text("last")
     committed(mounted, "last")
     assert (inner / "at" / "@").stat().st_ino >> 36 <= max(numbers)
+
+
+def test_nothing_is_seen_from_a_workspace_that_was_removed(mounted: Mounted, inner: Path) -> None:
+    (mounted.work / "file").write_text("x")
+    layer = mounted.ok("commit", "-m", "x", "--json").result["layer"]
+    mounted.ok("fork", "gone")
+    at = os.open(inner / "ws" / "gone" / ".fusecas" / "at", os.O_PATH)
+    try:
+        mounted.ok("ws", "rm", "gone")
+        for name in ("@", layer):
+            with pytest.raises(FileNotFoundError):
+                os.stat(name, dir_fd=at)
+    finally:
+        os.close(at)
