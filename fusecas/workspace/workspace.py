@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from fusecas import _native
 from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem
-from fusecas.store import heads, trees
+from fusecas.store import heads, prolly, trees
 from fusecas.store.heads import Head
 from fusecas.store.ids import InodesId, Kind, LayerId, ObjectId, StateId, TimesId
 from fusecas.store.repository import Repository, sync_folder
@@ -101,7 +101,9 @@ class NoCaches:
         pass
 
 
-Standing = tuple[tuple[bytes | None, bytes | None, bytes | None, int], int, bytes | None, bytes | None, tuple[int, int]]
+Standing = tuple[
+    tuple[bytes | None, bytes | None, bytes | None, int], int, bytes | None, bytes | None, tuple[int, int, int]
+]
 """A state as an overlay is told of it: the root's ids, its mode and extensions, hard links, times."""
 
 
@@ -166,13 +168,14 @@ class Workspace:
         times = None if ids.times is None else TimesId(ObjectId(ids.times))
         mtime = None if times is None else trees.Times(snapshot, times).of(b"").mtime
         ext = None if not core.ext else _native.cbor_encode(dict(core.ext))
-        time = (fallback, fallback if mtime is None else mtime)
+        mtime = fallback if mtime is None else mtime
+        own = prolly.find(Kind.INODES, ids.inodes, b"", self._load)
+        time = (fallback, mtime, mtime if own is None else own[2])
         return (core.tree, ids.times, ids.inodes, ids.first), core.mode, ext, core.links, time
 
-    @staticmethod
-    def _time_of(snapshot: Snapshot) -> int:
+    def _time_of(self, snapshot: Snapshot) -> int:
         """The time of what has none: when the state came to this workspace."""
-        operation = next(iter(snapshot.operations_back()), None)
+        operation = next(snapshot.ref_operations_back(heads.NAMESPACE + self.name), None)
         return 0 if operation is None else int(operation.time)
 
     def view(self, target: Target) -> "_native.Overlay":
