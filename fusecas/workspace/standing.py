@@ -10,7 +10,9 @@ from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
 from fusecas.workspace.sides import DirIds
 
-Standing = tuple[tuple[bytes | None, bytes | None, bytes | None, int], int, bytes | None, bytes | None, tuple[int, int]]
+Standing = tuple[
+    tuple[bytes | None, bytes | None, bytes | None, int], int, bytes | None, bytes | None, tuple[int, int, int]
+]
 """A state as an overlay is told of it: the root's ids, its mode and extensions, hard links, times."""
 
 
