@@ -59,6 +59,11 @@ class Places:
         self._places[place.number] = self._workspaces[workspace.name] = place
         return place
 
+    def living(self, number: int) -> Workspace | None:
+        """The workspace of a place, unless it was removed."""
+        place = self._places.get(number)
+        return None if place is None or place.ended else place.workspace
+
     def workspace(self, name: str) -> Place | None:
         return self._workspaces.get(name)
 

@@ -149,8 +149,9 @@ class SpecialFolders:
         text = os.fsdecode(name)
         if len(text) == HASH_DIGITS and set(text) <= HEX_DIGITS:
             return await self._view(place, bytes.fromhex(text))
-        workspace = self._places[place].workspace
-        assert workspace is not None, "only workspaces have a .fusecas"
+        workspace = self._places.living(place)
+        if workspace is None:
+            return None
         target = await trio.to_thread.run_sync(self._resolve, text, workspace.name)
         if target is None:
             return None
@@ -169,10 +170,9 @@ class SpecialFolders:
 
     async def _view(self, place: int, target: bytes) -> Found | None:
         standing = await trio.to_thread.run_sync(self._standing, target)
-        if standing is None:
+        workspace = self._places.living(place)
+        if standing is None or workspace is None:
             return None
-        workspace = self._places[place].workspace
-        assert workspace is not None, "only workspaces have a .fusecas"
         view = self._places.view(ViewKey(place, target), lambda: workspace.view(standing))
         return self._root_of(view, FOREVER)
 

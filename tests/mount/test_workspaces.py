@@ -195,3 +195,17 @@ def test_who_may_not_bind_gets_a_link(mounted: Mounted) -> None:
     assert said.returncode == 0 and "is a link to" in said.stdout, said
     (place / "made").write_text("there")
     assert (mounted.work / ".fusecas" / "ws" / "other" / "made").exists()
+
+
+def test_nothing_is_seen_from_a_workspace_that_was_removed(mounted: Mounted, inner: Path) -> None:
+    (mounted.work / "file").write_text("x")
+    layer = mounted.ok("commit", "-m", "x", "--json").result["layer"]
+    mounted.ok("fork", "gone")
+    at = os.open(inner / "ws" / "gone" / ".fusecas" / "at", os.O_PATH)
+    try:
+        mounted.ok("ws", "rm", "gone")
+        for name in ("@", layer):
+            with pytest.raises(FileNotFoundError):
+                os.stat(name, dir_fd=at)
+    finally:
+        os.close(at)
