@@ -195,7 +195,7 @@ class Overlay:
         mode: int,
         ext: bytes | None,
         links: bytes | None,
-        time: tuple[int, int],
+        time: tuple[int, int, int],
         owner: tuple[int, int],
         next: int,
         ranges: Sequence[tuple[int, int, int | None]],
@@ -205,7 +205,7 @@ class Overlay:
     ) -> None:
         """Open the files in `folder` over a state, and do again what `ranges` of the journal hold.
 
-        root: tree, times, inodes, first number. time: of what has none, and of the root.
+        root: tree, times, inodes, first number. time: of what has none; the root's own and when it was changed.
         """
 
     @staticmethod
@@ -214,7 +214,7 @@ class Overlay:
         mode: int,
         ext: bytes | None,
         links: bytes | None,
-        time: tuple[int, int],
+        time: tuple[int, int, int],
         owner: tuple[int, int],
         load: Callable[[bytes, int], Buffer],
         read: Callable[[bytes, int, int | None], Buffer],
@@ -346,7 +346,7 @@ class Overlay:
         mode: int,
         ext: bytes | None,
         links: bytes | None,
-        time: tuple[int, int],
+        time: tuple[int, int, int],
         owner: tuple[int, int],
         dirs: Sequence[tuple[int, tuple[Any, ...]]],
         changes: Sequence[tuple[int, bytes, int | None, int | None, bool]],

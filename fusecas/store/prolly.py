@@ -128,16 +128,24 @@ def build(kind: Kind, entries: Iterable[LeafEntry], save: Saver) -> ObjectId | N
 
 
 def find(kind: Kind, root: bytes | None, key: bytes, load: Loader) -> LeafEntry | None:
-    if root is None:
-        return None
+    leaf = None if root is None else leaf_of(kind, root, key, load)
+    return None if leaf is None else find_in(leaf, key)
+
+
+def leaf_of(kind: Kind, root: bytes, key: bytes, load: Loader) -> Node | None:
+    """The leaf that has a key if any has it; None if all keys are below it."""
     node = load_node(kind, root, load)
-    while True:
+    while node.level:
         at = bisect_left(node.entries, key, key=_key)
         if at == len(node.entries):
             return None
-        if node.level == 0:
-            return node.entries[at] if node.entries[at][KEY] == key else None
         node = load_child(kind, node, at, load)
+    return node
+
+
+def find_in(leaf: Node, key: bytes) -> LeafEntry | None:
+    at = bisect_left(leaf.entries, key, key=_key)
+    return leaf.entries[at] if at < len(leaf.entries) and leaf.entries[at][KEY] == key else None
 
 
 def entries(kind: Kind, root: bytes | None, load: Loader, start: bytes = b"") -> Iterator[LeafEntry]:

@@ -115,7 +115,7 @@ class Mover:
             head = heads.read_head(snapshot, self._name)
             target = find(snapshot, head)
             before, after = (trees.read_state(snapshot, each) for each in (head.live.state, target.state))
-            fallback = fallback_time(snapshot)
+            fallback = fallback_time(snapshot, self._name)
         live = head.live
         kept = Kept(self._store)
         planner = Planner(
@@ -151,7 +151,7 @@ class Mover:
         layer, operation = kept.publish(publish)
         try:
             with self._store.read() as snapshot:
-                standing = standing_of(snapshot, target.state, plan.root)
+                standing = standing_of(snapshot, self._name, target.state, plan.root)
                 uncommitted = target.state != heads.state_of(snapshot, layer)
             dirs = [(ino, tuple(ids)) for ino, ids in plan.dirs.items()]
             stale = Stale(*self._overlay.rebase(*standing, owner, dirs, plan.changes, plan.lost))

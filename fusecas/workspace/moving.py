@@ -12,6 +12,7 @@ from fusecas.store.ids import Kind
 from fusecas.store.kinds import Entry, State
 from fusecas.store.prolly import LeafEntry, Loader, Saver
 from fusecas.workspace import sides
+from fusecas.workspace.links import Links
 from fusecas.workspace.sides import ROOT, DirIds
 
 
@@ -105,11 +106,12 @@ class Planner:
         self._take_numbers = take_numbers
         self._load = load
         self._save = save
+        self._links = Links(old.core.links, old.root, load)
         self._changes: list[NameChange] = []
         self._dirs: dict[int, DirIds] = {}
         self._lost: dict[bytes, int] = {}
         self._relinked: dict[bytes, set[bytes]] = {}
-        self._ways: set[bytes] = set()
+        self._ways: dict[bytes, set[bytes]] = {}
 
     def run(self) -> Plan:
         self._compare_links()
@@ -138,25 +140,12 @@ class Planner:
                 if group in differing:
                     above, _, name = path.rpartition(b"/")
                     self._relinked.setdefault(above, set()).add(name)
-        for _, group in prolly.entries(Kind.LINKS, self._old.core.links, self._load):
-            if group in differing:
-                self._lost.setdefault(group, self._number_at(group))
+        for group in differing & self._links.groups().keys():
+            self._lost[group] = self._links.number(group)
         for above in self._relinked:
             while above:
-                self._ways.add(above)
-                above = above.rpartition(b"/")[0]
-
-    def _number_at(self, path: bytes) -> int:
-        """The number of what is at a path of the old state."""
-        here, number = self._old.root, ROOT
-        for name in path.split(b"/"):
-            found = prolly.find(Kind.TREE, here.tree, name, self._load)
-            assert found is not None, "a link's path is in its tree"
-            entry, inode = Entry._make(found), self._inode(self._numbers(here), name)
-            number = inode.number
-            target = entry.target if entry.is_directory else None
-            here = DirIds(target, self._time(here.times, name).child, inode.child, number + 1)
-        return number
+                above, _, name = above.rpartition(b"/")
+                self._ways.setdefault(above, set()).add(name)
 
     # directories
 
@@ -178,17 +167,11 @@ class Planner:
             timed = [trees.UNTIMED if each is None else trees.Timed(each[1], each[2]) for each in sides_of]
             directory.in_times[name] = (timed[0], timed[1])
         names = directory.in_tree.keys() | directory.in_times.keys() | self._relinked.get(path, set())
-        names.update(self._steps_to_links(path))
+        names.update(self._ways.get(path, ()))
         names.discard(b"")  # the root's own time
         directory.names = iter(sorted(names))
         directory.numbers = self._numbers(old) if names or place is None else old.inodes
         return directory
-
-    def _steps_to_links(self, path: bytes) -> Iterator[bytes]:
-        depth = path.count(b"/") + 1 if path else 0
-        for way in self._ways:
-            if way.count(b"/") == depth and way.startswith(path + b"/" if path else b""):
-                yield way.rpartition(b"/")[2]
 
     def _numbers(self, base: DirIds) -> bytes | None:
         return sides.written_inodes(base, self._fallback, self._load, self._save)
@@ -233,11 +216,11 @@ class Planner:
         self._changes.append(NameChange(directory.ino, name, old, number, True))
 
     def _group_number(self, path: bytes, entry: Entry | None, number: int | None) -> int | None:
-        """The number that the kernel knows: a hard link's is that of its group's first path."""
+        """The number that the kernel knows: a hard link's is that of its group."""
         if entry is None or not entry.ext or "L" not in entry.ext:
             return number
-        found = prolly.find(Kind.LINKS, self._old.core.links, path, self._load)
-        return number if found is None else self._number_at(found[1])
+        group = self._links.group_at(path)
+        return number if group is None else self._links.number(group)
 
     def _leave(self, directory: _Directory) -> None:
         """All names were compared: its numbers are written, and it is entered where it hangs."""

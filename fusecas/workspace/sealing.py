@@ -16,6 +16,7 @@ from fusecas.store.ids import EMPTY_CONTENT, Kind, LinksId, ObjectId, StateId, T
 from fusecas.store.kinds import Entry, EntryKind, State
 from fusecas.store.prolly import LeafEntry, Loader, Saver
 from fusecas.workspace import sides
+from fusecas.workspace.links import Link, Links, number_of
 from fusecas.workspace.sides import ROOT, DirIds, clamped
 
 INLINE_XATTR = 256
@@ -245,11 +246,10 @@ class Sealer:
     def _all_links(self) -> bytes | None:
         changes: dict[bytes, LeafEntry | None] = {}
         groups: dict[bytes, list[bytes]] = {}
-        for path, group in prolly.entries(Kind.LINKS, self._core.links, self._load):
-            changes[path] = None
-            now = self._path_now(path)
-            if now is not None:
-                groups.setdefault(group, []).append(now)
+        for group, links in Links(self._core.links, self._nodes[ROOT].base, self._load).groups().items():
+            changes.update(dict.fromkeys(link.path for link in links))
+            if number_of(links) not in self._nodes:
+                groups[group] = [path for path in map(self._path_now, links) if path is not None]
         for node in self._nodes.values():
             if len(node.places) > 1 and not node.is_directory:
                 groups[b"\0%d" % node.ino] = [self._path(parent, name) for parent, name in node.places]
@@ -265,39 +265,12 @@ class Sealer:
             steps.append(name)
         return b"/".join(reversed(steps))
 
-    def _path_now(self, path: bytes) -> bytes | None:
-        """Where an untouched hard link of the old state is; None if it is gone, or touched."""
-        *directories, name = path.split(b"/")
-        root = self._nodes[ROOT].base
-        here, numbers = root, [ROOT]
-        for directory in directories:
-            here, number = self._step(here, directory)
-            numbers.append(number)
-        numbers.append(self._step(here, name)[1])
-        if numbers[-1] in self._nodes:
-            return None
-        changed = max((at for at, number in enumerate(numbers) if number in self._nodes), default=0)
-        rest = [*directories[changed:], name]
-        node = self._nodes[numbers[changed]]
-        if numbers[changed] != ROOT and not node.places:
-            return None
-        if node.names.get(rest[0], numbers[changed + 1]) != numbers[changed + 1]:
-            return None  # gone, whatever has its name now
-        above = b"" if numbers[changed] == ROOT else self._path(*node.places[0])
+    def _path_now(self, link: Link) -> bytes | None:
+        """Where a name of the old state is, if nothing was done to the file itself; None if it is gone."""
+        changed = max(at for at, number in enumerate(link.numbers) if number in self._nodes)
+        node = self._nodes[link.numbers[changed]]
+        rest = link.path.split(b"/")[changed:]
+        if node.names.get(rest[0], link.numbers[changed + 1]) != link.numbers[changed + 1]:
+            return None  # whatever has its name now
+        above = b"" if node.ino == ROOT else self._path(*node.places[0])
         return trees.join(above, b"/".join(rest))
-
-    def _step(self, here: DirIds, name: bytes) -> tuple[DirIds, int]:
-        """What is at a name of the old state, and its number."""
-        before = 0
-        found: Entry | None = None
-        for entry in map(Entry._make, prolly.entries(Kind.TREE, here.tree, self._load)):
-            if entry.name == name:
-                found = entry
-                break
-            before += 1 + (entry.count if entry.is_directory else 0)
-        assert found is not None, "a link's path is in its tree"
-        times = prolly.find(Kind.TIMES, here.times, name, self._load)
-        inode = prolly.find(Kind.INODES, here.inodes, name, self._load)
-        number = here.first + before if inode is None else inode[1]
-        side = [None if each is None else each[-1] for each in (times, inode)]
-        return DirIds(found.target, side[0], side[1], number + 1), number

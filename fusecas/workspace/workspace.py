@@ -106,7 +106,7 @@ class Workspace:
         for above in (folder.parent, self.repository.folder):
             sync_folder(above)  # a power cut must not take away the folder that marks were written in
         with self.store.read() as snapshot:
-            standing = standing_of(snapshot, live.state, DirIds(None, live.times, live.inodes, live.first_inode))
+            standing = standing_of(snapshot, self.name, live.state, DirIds(None, live.times, live.inodes, live.first_inode))
         overlay = _native.Overlay(
             folder, *standing, live.owner, live.next_inode, live.ranges, live.boot == boot_id(), self._load, self._read
         )
@@ -122,7 +122,7 @@ class Workspace:
     def view(self, target: Target) -> "_native.Overlay":
         """A layer or a state to be looked at, as it would be here."""
         with self.store.read() as snapshot:
-            standing = standing_of(snapshot, target.state, DirIds(None, target.times, None, ROOT + 1))
+            standing = standing_of(snapshot, self.name, target.state, DirIds(None, target.times, None, ROOT + 1))
             owner = self._live(snapshot).owner
         return _native.Overlay.view(*standing, owner, self._load, self._read)
 
@@ -187,7 +187,7 @@ class Workspace:
                 transaction.take(batch)
                 live = self._live(transaction)
                 core = trees.read_state(transaction, live.state)
-                fallback = fallback_time(transaction)
+                fallback = fallback_time(transaction, self.name)
                 sealed = store_frozen(nodes, contents, transaction, core, live.owner, fallback, transaction.read_node)
                 done = publish(transaction, sealed)
         except TooLarge:
@@ -202,7 +202,7 @@ class Workspace:
             with self.store.read() as snapshot:
                 live = self._live(snapshot)
                 core = trees.read_state(snapshot, live.state)
-                fallback = fallback_time(snapshot)
+                fallback = fallback_time(snapshot, self.name)
             sealed = store_frozen(nodes, contents, session, core, live.owner, fallback, self._load)
 
             def finish(transaction: Transaction) -> Committed:

@@ -254,3 +254,22 @@ def test_writers_lose_nothing_while_layers_are_swapped(mounted: Mounted) -> None
                 seen |= {each.name.decode() for each in listed}
     made = set(done.read_text().split())
     assert made and made - seen - set(os.listdir(work)) == set()
+
+
+def test_the_root_keeps_its_times_whatever_is_done_elsewhere(mounted: Mounted) -> None:
+    def times() -> tuple[int, int]:
+        found = mounted.work.stat()
+        return found.st_mtime_ns, found.st_ctime_ns
+
+    before = times()
+    mounted.ok("ws", "create", "other")
+    mounted.umount()
+    mounted.mount()
+    assert times() == before
+    (mounted.work / "file").write_text("x")
+    mounted.work.chmod(0o700)
+    layer, before = committed(mounted, "first"), times()
+    mounted.ok("tag", "later", layer)
+    mounted.umount()
+    mounted.mount()
+    assert times() == before

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -486,3 +487,22 @@ def test_a_chown_that_changes_nothing_moves_the_ctime(repository: Repository) ->
     before = overlay.make(0, b"x", FILE, 0, 0, 0)
     after = overlay.setattr(before[0])
     assert after[10] > before[10] and after[9] == before[9]
+
+
+def test_what_is_open_below_a_directory_that_goes_is_kept_from_gc(repository: Repository) -> None:
+    workspace = Workspace(repository)
+    overlay = workspace.overlay
+    folder = overlay.make(0, b"folder", FOLDER, 0, 0, 0)[0]
+    inner = overlay.make(folder, b"inner", FOLDER, 0, 0, 0)[0]
+    for parent, name, size in ((inner, b"open", 5000), (inner, b"not", 6000), (0, b"stays", 7000)):
+        file = overlay.make(parent, name, FILE, 0, 0, 0)[0]
+        overlay.write(file, 0, name[:1] * size)
+        if name == b"open":
+            overlay.opened(file)
+    workspace.commit("all")
+    with repository.store.read() as snapshot:
+        empty = heads.state_of(snapshot, None)
+    workspace.checkout(lambda snapshot: Target(None, empty, None))
+    with repository.store.read() as snapshot:
+        live = snapshot.get_live(workspace.id)
+    assert live is not None and blake3(b"o" * 5000).digest() in live.needs

@@ -148,6 +148,13 @@ impl Node {
         }
     }
 
+    /// The stored contents that it shows: its bytes, and attributes too large to stand with it.
+    pub fn contents(&self) -> impl Iterator<Item = Id> + '_ {
+        let stored = |value: &XattrValue| if let XattrValue::Stored(id) = value { Some(*id) } else { None };
+        let attributes = self.xattrs.iter().flat_map(|all| all.values()).filter_map(stored);
+        self.file().and_then(|file| file.base).into_iter().chain(attributes)
+    }
+
     pub fn xattr(&self, name: &[u8]) -> Option<&XattrValue> {
         self.xattrs.as_ref().and_then(|all| all.get(name))
     }

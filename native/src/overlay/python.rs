@@ -320,19 +320,19 @@ fn bytes_or_none<'py>(py: Python<'py>, id: Option<Id>) -> Option<Bound<'py, PyBy
     id.map(|id| PyBytes::new(py, &id))
 }
 
-/// A state to stand on, and its root as an inode. `time`: of what has none; of the root.
+/// A state to stand on, and its root as an inode. `time`: of what has none; the root's own and when it was changed.
 fn base_and_root(
     root: DirIds,
     mode: u16,
     ext: Option<Vec<u8>>,
     links: Option<Vec<u8>>,
-    time: (i128, i128),
+    time: (i128, i128, i128),
     owner: (u32, u32),
 ) -> PyResult<(Base, Node)> {
     let dir = base_dir(root)?;
     let base = Base { root: dir, links: optional_id(links)?, time: time.0 };
     let known = Known { kind: 2, mode, target: None, size: 0, count: 0, ext: ext.map(|ext| ext.as_slice().into()) };
-    let child = super::base::Child { ino: ROOT, known, mtime: time.1, ctime: time.1.max(time.0), dir };
+    let child = super::base::Child { ino: ROOT, known, mtime: time.1, ctime: time.2, dir };
     Ok((base, Node::of_base(&child, owner, Vec::new()).map_err(to_error)?))
 }
 
@@ -349,7 +349,7 @@ impl Overlay {
         mode: u16,
         ext: Option<Vec<u8>>,
         links: Option<Vec<u8>>,
-        time: (i128, i128),
+        time: (i128, i128, i128),
         owner: (u32, u32),
         next: Ino,
         ranges: Vec<(u64, u64, Option<u64>)>,
@@ -394,7 +394,7 @@ impl Overlay {
         mode: u16,
         ext: Option<Vec<u8>>,
         links: Option<Vec<u8>>,
-        time: (i128, i128),
+        time: (i128, i128, i128),
         owner: (u32, u32),
         load: Py<PyAny>,
         read: Py<PyAny>,
@@ -820,13 +820,14 @@ impl Overlay {
         py.detach(|| self.core.lock().held.len() > 1)
     }
 
-    /// The stored contents that only inodes without a name still show, and those that `numbers` will.
+    /// The stored contents that only inodes without a name still show, and those that `numbers`, and what is held below
+    /// them, will.
     fn contents_held<'py>(&self, py: Python<'py>, numbers: Vec<Ino>) -> Vec<Bound<'py, PyBytes>> {
         let found = py.detach(|| {
             let state = self.core.lock();
-            let leaving = numbers.iter().filter_map(|ino| state.held.get(ino)?.clean.as_deref());
+            let leaving = state.clean_at_or_below(&numbers);
             let held = state.orphans.values().chain(leaving);
-            held.filter_map(|node| node.file()?.base).collect::<std::collections::BTreeSet<Id>>()
+            held.flat_map(Node::contents).collect::<std::collections::BTreeSet<Id>>()
         });
         found.iter().map(|id| PyBytes::new(py, id)).collect()
     }
@@ -842,7 +843,7 @@ impl Overlay {
         mode: u16,
         ext: Option<Vec<u8>>,
         links: Option<Vec<u8>>,
-        time: (i128, i128),
+        time: (i128, i128, i128),
         owner: (u32, u32),
         dirs: Vec<(Ino, DirIds)>,
         changes: Vec<(Ino, Vec<u8>, Option<Ino>, Option<Ino>, bool)>,

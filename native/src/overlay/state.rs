@@ -232,14 +232,18 @@ impl State {
             self.groups = Some(Arc::new(groups));
         }
         let groups = self.groups.clone().expect("just made");
-        let Some(first) = self.base.at_path(&mut self.cache, &group)? else {
-            return Err(Stop::Damaged("a group of hard links whose first path is not there".into()));
-        };
+        // The smallest of what the names have by themselves: it stays when a directory moves and another path is first.
+        let mut ino: Option<Ino> = None;
         let mut places = Vec::new();
         for member in groups.get(&group).map(Vec::as_slice).unwrap_or_default() {
+            let Some(found) = self.base.at_path(&mut self.cache, member)? else {
+                return Err(Stop::Damaged("a path of hard links that is not there".into()));
+            };
+            ino = Some(ino.map_or(found.ino, |ino| ino.min(found.ino)));
             places.push(self.base_place(member)?);
         }
-        Ok((first.ino, places))
+        let Some(ino) = ino else { return Err(Stop::Damaged("a group of hard links without a path".into())) };
+        Ok((ino, places))
     }
 
     /// The directory (known to the table) and the name of a path of the base.
@@ -716,6 +720,37 @@ impl State {
     /// How long the journal is that a start would have to do again.
     pub fn log_bytes(&self) -> u64 {
         self.log_before + self.journal.position() - self.log_start
+    }
+
+    /// The held inodes of the base that are these, or hang below one of them.
+    pub fn clean_at_or_below(&self, tops: &[Ino]) -> Vec<&Node> {
+        let mut is_below: HashMap<Ino, bool> = tops.iter().map(|top| (*top, true)).collect();
+        let leads_down = |ino: &Ino| self.held.get(ino).is_some_and(|held| held.children > 0);
+        if !tops.iter().any(leads_down) {
+            return tops.iter().filter_map(|ino| self.held.get(ino)?.clean.as_deref()).collect();
+        }
+        let mut found = Vec::new();
+        for (ino, held) in &self.held {
+            let Some(node) = held.clean.as_deref() else { continue };
+            let mut way = Vec::new();
+            let mut at = *ino;
+            let below = loop {
+                if let Some(known) = is_below.get(&at) {
+                    break *known;
+                }
+                way.push(at);
+                let clean = self.held.get(&at).and_then(|held| held.clean.as_deref());
+                match clean.and_then(|node| node.places.first()) {
+                    Some((parent, _)) if at != ROOT => at = *parent,
+                    _ => break false,
+                }
+            };
+            is_below.extend(way.into_iter().map(|ino| (ino, below)));
+            if below {
+                found.push(node);
+            }
+        }
+        found
     }
 
     // blocks
