@@ -10,27 +10,26 @@ from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
 from fusecas.workspace.sides import DirIds
 
-Standing = tuple[
-    tuple[bytes | None, bytes | None, bytes | None, int], int, bytes | None, bytes | None, tuple[int, int, int]
-]
+RootIds = tuple[bytes | None, bytes | None, bytes | None, int]
+Standing = tuple[RootIds, int, bytes | None, bytes | None, tuple[int, int, int]]
 """A state as an overlay is told of it: the root's ids, its mode and extensions, hard links, times."""
 
 
 def standing_of(snapshot: Snapshot, name: str, state: StateId, ids: DirIds) -> Standing:
-    """As workspace `name` is to show it. `ids`: the side trees of the root; its tree is the state's."""
+    """`name`: of the workspace. `ids`: the side trees of the root; its tree is the state's."""
     core = trees.read_state(snapshot, state)
     fallback = fallback_time(snapshot, name)
     times = times_of(ids)
     mtime = None if times is None else trees.Times(snapshot, times).of(b"").mtime
     ext = None if not core.ext else _native.cbor_encode(dict(core.ext))
     mtime = fallback if mtime is None else mtime
-    own = prolly.find(Kind.INODES, ids.inodes, b"", snapshot.read_node)
+    own = prolly.find(Kind.INODES, ids.inodes, b"", lambda node, kind: snapshot.read_node(node, kind))
     time = (fallback, mtime, mtime if own is None else own[2])
     return (core.tree, ids.times, ids.inodes, ids.first), core.mode, ext, core.links, time
 
 
 def fallback_time(snapshot: Snapshot, name: str) -> int:
-    """The time of what has none: when the state came to this workspace."""
+    """The time of what has none: when something was last done in this workspace."""
     operation = next(snapshot.ref_operations_back(heads.NAMESPACE + name), None)
     return 0 if operation is None else int(operation.time)
 

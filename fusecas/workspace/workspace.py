@@ -85,6 +85,7 @@ class Workspace:
         self.name = name
         self.store = repository.store
         self.caches: Caches = NoCaches()
+        self.is_removed = False
         self._sealing = threading.Lock()
         with self.store.read() as snapshot:
             head = heads.read_head(snapshot, name)
@@ -280,6 +281,7 @@ class Workspace:
             except BaseException:
                 self.overlay.go_on()
                 raise
+            self.is_removed = True
 
     # moving
 

@@ -29,7 +29,7 @@ class Workspaces:
         """RefNotFound if there is none of that name."""
         with self._opening:
             found = self._open.get(name)
-            if found is None:
+            if found is None or found.is_removed:
                 found = self._open[name] = Workspace(self.repository, name)
             return found
 
@@ -71,7 +71,8 @@ class Workspaces:
             raise InUse(f"files are open in workspace {name}", hint="close them, or --force")
         workspace.remove(deed)
         with self._opening:
-            del self._open[name]
+            if self._open[name] is workspace:  # else another one has the name already
+                del self._open[name]
         shutil.rmtree(self.repository.folder / OVERLAYS / workspace.id.hex(), ignore_errors=True)
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from fusecas.store.snapshot import Snapshot
 from fusecas.store.verify import verify
 from fusecas.workspace.target import Target
 from fusecas.workspace.workspace import Workspace
+from fusecas.workspace.workspaces import Workspaces
 
 FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 NAMES = st.sampled_from([b"a", b"b", b"c", b"d"])
@@ -506,3 +507,14 @@ def test_what_is_open_below_a_directory_that_goes_is_kept_from_gc(repository: Re
     with repository.store.read() as snapshot:
         live = snapshot.get_live(workspace.id)
     assert live is not None and blake3(b"o" * 5000).digest() in live.needs
+
+
+def test_a_name_that_was_just_freed_is_not_answered_with_the_workspace_that_had_it(repository: Repository) -> None:
+    workspaces = Workspaces(repository)
+    workspaces.create("name")
+    workspaces.get("name").remove()  # as `Workspaces.remove` does, before it forgets it
+    made = workspaces.create("name")
+    second = workspaces.get("name")
+    assert second.id == made
+    second.overlay.make(0, b"file", FILE, 0, 0, 0)
+    assert workspaces.get("name") is second
