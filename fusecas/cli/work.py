@@ -13,6 +13,7 @@ from fusecas.wire import path_of
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
 
+COUNTS = ("changed", "added", "removed")
 COLOURS = {"A": "green", "D": "red"}
 
 
@@ -94,7 +95,7 @@ def undo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas undo 2
     """
-    return _step("undo", "took back", "redo brings them back", steps, ws, call, repo)
+    return _step("undo", "took back", "redo brings it back", steps, ws, call, repo)
 
 
 @verb("redo")
@@ -105,7 +106,7 @@ def redo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas redo
     """
-    return _step("redo", "brought back", "undo takes them back", steps, ws, call, repo)
+    return _step("redo", "did again", "undo takes it back", steps, ws, call, repo)
 
 
 def _step(
@@ -113,7 +114,8 @@ def _step(
 ) -> dict[str, Any]:
     done = ask(repository_folder(repo), method, **chosen_workspace(ws), steps=steps, **deed_of(call))
     if not call.as_json:
-        print(f"{what} {names_text(done)}; {hint}")
+        paths = output.count(sum(done[each] for each in COUNTS), "path")
+        print(f"{what} what was done to {paths}; {hint}")
         where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
         print(f"at {where}{', with uncommitted changes' if done['uncommitted'] else ''}")
     return done
@@ -125,7 +127,7 @@ def layer_text(layer: str) -> str:
 
 def names_text(done: dict[str, Any]) -> str:
     """`2 changed, 1 added`, of what a move came to."""
-    parts = [f"{done[each]} {each}" for each in ("changed", "added", "removed") if done[each]]
+    parts = [f"{done[each]} {each}" for each in COUNTS if done[each]]
     return ", ".join(parts) or "no file differs"
 
 

@@ -52,6 +52,7 @@ class OverlayMachine(RuleBasedStateMachine):
         self.past: list[tuple[LayerId | None, Folder]] = [(None, Folder())]
         self.at = 0
         self.layer: LayerId | None = None
+        self.forks = 0
 
     def teardown(self) -> None:
         report = verify(self.repository.store)
@@ -221,7 +222,7 @@ class OverlayMachine(RuleBasedStateMachine):
         text = "@empty" if layer is None else layer.hex()
 
         def find(snapshot: Snapshot) -> Target:
-            found = resolve(snapshot, text)
+            found = resolve(snapshot, text, self.workspace.name)
             return Target(found.layer, found.state, found.times)
 
         past = self.with_edits()
@@ -257,6 +258,25 @@ class OverlayMachine(RuleBasedStateMachine):
         self.arrive(*self.past[self.at])
 
     @rule()
+    def seal(self) -> None:
+        self.workspace.seal()
+
+    @rule(stay=st.booleans())
+    def fork(self, stay: bool) -> None:
+        """What is uncommitted is in both; we go on in the fork, or leave it alone and stay where we are."""
+        self.forks += 1
+        name = f"fork{self.forks}"
+        self.workspace.fork(name)
+        source, self.workspace = self.workspace, Workspace(self.repository, name)
+        self.compare(0, self.root)
+        if stay:
+            self.workspace = source
+            return
+        self.held.clear()
+        self.open.clear()
+        self.past, self.at = [self.now()], 0
+
+    @rule()
     def a_seal_that_fails(self) -> None:
         if self.overlay.freeze() is not None:
             self.overlay.thaw()
@@ -270,7 +290,7 @@ class OverlayMachine(RuleBasedStateMachine):
         """The process dies: nothing is said to anybody. What was acknowledged is there."""
         self.held.clear()
         self.open.clear()
-        self.workspace = Workspace(self.repository)
+        self.workspace = Workspace(self.repository, self.workspace.name)
 
     @rule()
     def forget(self) -> None:
