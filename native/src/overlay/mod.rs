@@ -3,9 +3,11 @@
 //! Every decision about an inode is made here; whoever serves a file system on top of it only translates.
 
 pub mod acl;
+pub mod apply;
 pub mod arena;
 pub mod base;
 pub mod bell;
+pub mod core;
 pub mod journal;
 pub mod mark;
 pub mod node;
