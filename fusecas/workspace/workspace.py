@@ -107,9 +107,8 @@ class Workspace:
         for above in (folder.parent, self.repository.folder):
             sync_folder(above)  # a power cut must not take away the folder that marks were written in
         with self.store.read() as snapshot:
-            standing = standing_of(
-                snapshot, self.name, live.state, DirIds(None, live.times, live.inodes, live.first_inode)
-            )
+            ids = DirIds(None, live.times, live.inodes, live.first_inode)
+            standing = standing_of(snapshot, self.name, live.state, ids)
         overlay = _native.Overlay(
             folder, *standing, live.owner, live.next_inode, live.ranges, live.boot == boot_id(), self._load, self._read
         )
