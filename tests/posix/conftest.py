@@ -43,9 +43,11 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_stays_open(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a test leaves open would keep the mount from ending."""
+    before = set(os.listdir("/proc/self/fd"))
     yield
     below = os.fspath(tmp_path_factory.getbasetemp())
-    left = [number for number in map(int, os.listdir("/proc/self/fd")) if leads_to(number).startswith(below)]
+    opened = map(int, set(os.listdir("/proc/self/fd")) - before)
+    left = [number for number in opened if leads_to(number).startswith(below)]
     names = [leads_to(number) for number in left]
     for number in left:
         os.close(number)
