@@ -338,19 +338,20 @@ impl State {
         Ok(())
     }
 
-    /// An inode of the base that the next base has not. Whether somebody still holds it: then it is an orphan.
+    /// An inode of the base that the next base has not: an orphan, if somebody still holds it. Whether it is open: who
+    /// has only looked it up finds it nowhere any more.
     pub fn lose_all_names(&mut self, ino: Ino) -> bool {
         let Some(mut node) = self.held.get_mut(&ino).and_then(|held| held.clean.take()) else { return false };
         let lighter = self.unpin(Some(&node));
-        let is_held = self.is_held(ino);
-        if is_held {
+        if self.is_held(ino) {
             node.places.clear();
             node.attr.nlink = 0;
             self.orphans.insert(ino, *node);
         }
+        let is_open = self.held.get(&ino).is_some_and(|held| held.opens > 0);
         self.let_go(ino);
         lighter.into_iter().for_each(|above| self.let_go(above));
-        is_held
+        is_open
     }
 
     /// How long the journal is that a start would have to do again.

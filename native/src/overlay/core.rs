@@ -118,9 +118,8 @@ impl Core {
                 return Err(to_errno(Errno::BUSY));
             }
             let mut next = rebase.lock().expect("held by nobody else").next(&state, from);
-            if matches!(next, Next::Ready) && from > 0 {
-                // Somebody may have looked up meanwhile what had been passed already.
-                next = rebase.lock().expect("held by nobody else").next(&state, 0);
+            if matches!(next, Next::Ready) {
+                next = rebase.lock().expect("held by nobody else").missed(&state);
             }
             if matches!(next, Next::Ready) {
                 return Ok(rebase.into_inner().expect("held by nobody else").apply(&mut state));

@@ -47,6 +47,8 @@ pub struct Rebase {
     renewed: HashMap<Ino, Node>,
     /// Held inodes below directories that go.
     below: HashMap<Ino, Vec<Ino>>,
+    /// Directories among them that lead to more.
+    unlisted: Vec<Ino>,
 }
 
 /// What must be looked at next, before the change can happen.
@@ -67,41 +69,51 @@ impl Rebase {
             lost: Vec::new(),
             renewed: HashMap::new(),
             below: HashMap::new(),
+            unlisted: Vec::new(),
         }
     }
 
-    /// What is still unknown, from one change on, of what is held now; others look things up at any time.
-    pub fn next(&self, state: &State, from: usize) -> Next {
+    /// What is still unknown, from one change on, of what is held now.
+    pub fn next(&mut self, state: &State, from: usize) -> Next {
+        while let Some(dir) = self.unlisted.pop() {
+            if leads_down(state, dir) && !self.below.contains_key(&dir) {
+                return Next::Below(from, dir);
+            }
+        }
         for (at, change) in self.changes.iter().enumerate().skip(from) {
             let Some(old) = change.old.filter(|old| state.held.contains_key(old)) else { continue };
             if change.stays() {
                 if !self.renewed.contains_key(&old) && state.held[&old].clean.is_some() {
                     return Next::Renew(at);
                 }
-            } else if let Some(dir) = self.unlisted(state, old) {
-                return Next::Below(at, dir);
+            } else if leads_down(state, old) && !self.below.contains_key(&old) {
+                return Next::Below(at, old);
             }
         }
         Next::Ready
     }
 
-    /// A directory, this one or one below it, that leads to more held inodes than are known.
-    fn unlisted(&self, state: &State, top: Ino) -> Option<Ino> {
-        let mut waiting = vec![top];
+    /// The same from the beginning: others look things up at any time, also where it was passed already.
+    pub fn missed(&mut self, state: &State) -> Next {
+        let lost: HashSet<Ino> = self.lost.iter().copied().collect();
+        let mut pins: HashMap<Ino, usize> = HashMap::new();
+        let places = |ino: &Ino| state.held.get(ino).and_then(|held| held.clean.as_deref()).map(|node| &node.places);
+        for (parent, _) in lost.iter().filter_map(places).flat_map(|places| places.iter()) {
+            *pins.entry(*parent).or_default() += 1;
+        }
+        let tops = self.changes.iter().filter(|change| !change.stays()).filter_map(|change| change.old);
+        let mut waiting: Vec<Ino> = tops.collect();
         while let Some(dir) = waiting.pop() {
             let Some(held) = state.held.get(&dir).filter(|held| held.children > 0) else { continue };
-            let mut known: Vec<Ino> = self.below.get(&dir).cloned().unwrap_or_default();
-            known.extend(self.lost.iter().filter(|ino| !known.contains(ino)).copied().collect::<Vec<_>>());
-            let pins = |ino: &Ino| {
-                let clean = state.held.get(ino).and_then(|held| held.clean.as_ref());
-                clean.map_or(0, |node| node.places.iter().filter(|(parent, _)| *parent == dir).count())
-            };
-            if known.iter().map(pins).sum::<usize>() < held.children as usize {
-                return Some(dir);
+            let known = self.below.get(&dir).map(Vec::as_slice).unwrap_or_default();
+            let of_known = known.iter().filter(|ino| !lost.contains(ino)).filter_map(places);
+            let found: usize = of_known.map(|places| places.iter().filter(|(parent, _)| *parent == dir).count()).sum();
+            if found + pins.get(&dir).copied().unwrap_or(0) < held.children as usize {
+                return Next::Below(0, dir);
             }
-            waiting.extend(self.below.get(&dir).into_iter().flatten());
+            waiting.extend(known);
         }
-        None
+        self.next(state, 0)
     }
 
     pub fn renew(&mut self, state: &mut State, at: usize) -> Result<()> {
@@ -123,8 +135,9 @@ impl Rebase {
     }
 
     pub fn list_below(&mut self, state: &State, dir: Ino, names: Vec<(Name, Ino)>) {
-        self.below
-            .insert(dir, names.into_iter().map(|(_, ino)| ino).filter(|ino| state.held.contains_key(ino)).collect());
+        let held: Vec<Ino> = names.into_iter().map(|(_, ino)| ino).filter(|ino| state.held.contains_key(ino)).collect();
+        self.unlisted.extend(held.iter().filter(|ino| leads_down(state, **ino)));
+        self.below.insert(dir, held);
     }
 
     fn all_below(&self, top: Ino, gone: &mut Vec<Ino>) {
@@ -204,4 +217,8 @@ impl Rebase {
             }
         }
     }
+}
+
+fn leads_down(state: &State, ino: Ino) -> bool {
+    state.held.get(&ino).is_some_and(|held| held.children > 0)
 }
