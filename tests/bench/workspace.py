@@ -59,6 +59,17 @@ class Workspace(Ours):
         self.change_one()
         return self.milliseconds("commit", message="bench")
 
+    def checkout(self) -> float:
+        """Of a layer that differs in one file, and back."""
+        taken = self.milliseconds("checkout", ref="@~1")
+        self.client.call("undo")
+        return taken
+
+    def fork(self) -> float:
+        taken = self.milliseconds("fork", name="other")
+        self.client.call("ws.rm", name="other")
+        return taken
+
     def clean(self) -> None:
         self.client.call("commit", message="clean")
 
@@ -73,6 +84,8 @@ def calls(bench: Bench) -> None:
                 ("status of one changed file", Workspace.status, "10 ms, x1.5"),
                 ("", Workspace.clean, ""),
                 ("commit of one changed file", Workspace.commit, "10 ms, x1.5"),
+                ("checkout of one changed file", Workspace.checkout, "10 ms, x1.5"),
+                ("fork", Workspace.fork, "10 ms, x1.5"),
             ],
             {"of 1 000 000": many, "of 1 000": few},
             "ms",
