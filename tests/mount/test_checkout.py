@@ -1,4 +1,7 @@
-"""Checkout, undo and redo under a living mount: nothing of the old state is seen any more, nothing is lost."""
+"""Checkout, undo and redo under a living mount: nothing of the old state is seen any more, nothing is lost.
+
+FUSECAS_TEST_EFFORT=25 swaps layers a thousand times under readers.
+"""
 
 import os
 import subprocess
@@ -9,7 +12,7 @@ from fusecas.store import trees
 from fusecas.store.repository import Repository
 from tests.mount.conftest import Mounted
 
-SWAPS = 40
+SWAPS = 40 * int(os.environ.get("FUSECAS_TEST_EFFORT", "1"))
 
 
 def committed(mounted: Mounted, message: str) -> str:
