@@ -106,10 +106,10 @@ def permission() -> Check:
 def binding() -> Check:
     name = "pyfuse3"
     try:
-        import pyfuse3
+        from fusecas.mount.binding import VERSION
     except ImportError as error:
         return Check(name, PROBLEM, f"pyfuse3 can't be loaded: {error}", "install libfuse3 (Debian: libfuse3-3)")
-    return Check(name, OK, f"pyfuse3 {pyfuse3.__version__} can be loaded")
+    return Check(name, OK, f"pyfuse3 {VERSION} can be loaded")
 
 
 def protocol() -> Check:

@@ -5,6 +5,7 @@ import select
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,7 @@ from tests.bench.measure import program, run
 IMAGE = 8 << 30
 
 
-class Mount:
+class Mount(ABC):
     """Mounted at `work` while it is entered."""
 
     name = ""
@@ -36,11 +37,11 @@ class Mount:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self) -> None: ...
 
-    def stop(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def stop(self) -> None: ...
 
 
 class Ext4(Mount):
