@@ -202,10 +202,14 @@ class Overlay:
         same_boot: bool,
         load: Callable[[bytes, int], Buffer],
         read: Callable[[bytes, int, int | None], Buffer],
+        source: Overlay | None = None,
+        freeze_at: tuple[int, int] | None = None,
     ) -> None:
         """Open the files in `folder` over a state, and do again what `ranges` of the journal hold.
 
         root: tree, times, inodes, first number. time: of what has none; the root's own and when it was changed.
+        source: of a fork that stands on what that one has frozen. freeze_at: forks stand on what is logged up to there,
+        (stream, position): it is frozen again.
         """
 
     @staticmethod
@@ -301,8 +305,16 @@ class Overlay:
 
     def bell(self) -> ChangeBell: ...
     def nodes(self, frozen_only: bool = False) -> list[tuple[Any, ...]]: ...
-    def freeze(self) -> int | None:
-        """End the open generation: where it ends in the journal; None if nothing has changed."""
+    def freeze(self) -> tuple[int, int] | None:
+        """End the open generation: where it ends in the journal, (stream, position); None if nothing has changed.
+        EBUSY if there is a frozen one."""
+
+    def share(self) -> tuple[int, int] | None:
+        """The same, but a frozen one will do, if nothing was changed since: for a fork to stand on. Else EBUSY."""
+
+    @property
+    def frozen_end(self) -> tuple[int, int] | None:
+        """Where the frozen generation ends in its workspace's journal, if there is one."""
 
     def put_content(self, ino: int, batch: Batch, flush: Callable[[Batch], Batch]) -> tuple[bytes, int]: ...
     def retire(

@@ -103,18 +103,23 @@ class RootScan:
             if recent.table < len(ROOT_TABLES):
                 table = ROOT_TABLES[recent.table]
                 value = snapshot.kv.get(table, recent.key)
-                if value is not None:
+                if value is not None and table is Table.OPS:
+                    self._operation(snapshot, recent.key, value, reached)
+                elif value is not None:
                     reach_row(snapshot, table, recent.key, value, reached)
             yield key
 
     def _operations(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
         for key, value in snapshot.kv.scan(Table.OPS, max(self._start, u64(self._since))):
-            operation = Operation.decode(to_u64(key), value)
-            for each in self._policy.roots_of(operation):
-                # What an earlier gc, with a shorter time, was told to let go may be gone.
-                if operation.time >= snapshot.marks.undoable_since or snapshot.has(each):
-                    reached.reach(snapshot, each)
+            self._operation(snapshot, key, value, reached)
             yield key
+
+    def _operation(self, snapshot: Snapshot, key: bytes, value: bytes | memoryview, reached: Reached) -> None:
+        operation = Operation.decode(to_u64(key), value)
+        for each in self._policy.roots_of(operation):
+            # What an earlier gc, with a shorter time, was told to let go may be gone.
+            if operation.time >= snapshot.marks.undoable_since or snapshot.has(each):
+                reached.reach(snapshot, each)
 
     def _sessions(self, snapshot: Snapshot, reached: Reached) -> Iterator[bytes]:
         first = to_session_key(self._start[:16])[0] if self._start else 0

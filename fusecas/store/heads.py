@@ -1,6 +1,6 @@
 """Heads: where each workspace stands. A head, its live row and the operation that says so move in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fusecas import _native
@@ -8,7 +8,7 @@ from fusecas.errors import AlreadyExists, Conflict, Damaged, RefNotFound
 from fusecas.store.ids import Kind, LayerId, ObjectId, StateId, TimesId, WorkspaceNodeId
 from fusecas.store.kinds import Layer, State, Workspace
 from fusecas.store.names import check_name
-from fusecas.store.rows import Cursor, Live, Move, Operation
+from fusecas.store.rows import Cursor, Live, Move, Operation, Range
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
 
@@ -63,17 +63,39 @@ def create_head(
 
 
 def fork_head(
-    transaction: Transaction, source: Head, name: str, workspace_id: bytes, argv: Sequence[bytes], actor: str
+    transaction: Transaction,
+    source: Head,
+    name: str,
+    workspace_id: bytes,
+    ranges: Sequence[Range],
+    argv: Sequence[bytes],
+    actor: str,
 ) -> None:
-    """A new workspace that stands where another one does. `source.live` is sealed: no journal stands on it."""
+    """A new workspace that stands where another one does. `ranges`: what of the source's journal belongs to it, too;
+    what that needs is taken along."""
     _refuse_taken(transaction, name)
-    live = source.live._replace(ranges=(), boot=None, needs=())
+    live = source.live._replace(ranges=tuple(ranges), boot=None, needs=source.live.needs if ranges else ())
     moved = transaction.get_ref(source.ref)
     origin = (source.workspace.id, live.state, 0 if moved is None else moved.operation)
     workspace = source.workspace._replace(id=workspace_id, forked_from=origin, pin=None)
     node = WorkspaceNodeId(transaction.put_node(Kind.WORKSPACE, workspace.encode()))
     transaction.operate("fork", argv, actor, [Move(NAMESPACE + name, None, node, None, live.pair)])
     transaction.set_live(workspace_id, live)
+
+
+def settle_fork(transaction: Transaction, fork: Head, live: Live) -> None:
+    """What a fork shared of its source's journal is a state now: that is where its operation has brought it."""
+    transaction.set_live(fork.workspace.id, live)
+    for operation in transaction.ref_operations_back(fork.ref):
+        move = operation.move_of(fork.ref)
+        if move is not None and move.old is None:
+            transaction.complete(operation, fork.ref, live.pair)
+            return
+
+
+def all_heads(reader: Snapshot) -> Iterator[Head]:
+    for ref, _ in reader.list_refs(NAMESPACE):
+        yield read_head(reader, ref.removeprefix(NAMESPACE))
 
 
 def remove_head(transaction: Transaction, head: Head, argv: Sequence[bytes], actor: str) -> None:

@@ -64,10 +64,24 @@ def some_bytes(value: Any) -> bytes:
     return value
 
 
-def a_range(value: Any) -> tuple[int, int, int | None]:
-    """A stretch of a journal: its stream, where it begins, and where it ends, if it has ended."""
-    stream, start, end = items_of(value, 3)
-    return a_number(stream), a_number(start), None if end is None else a_number(end)
+class Range(NamedTuple):
+    """A stretch of a journal: its stream, where it begins, and where it ends, if it has ended. `source`: the workspace
+    whose journal it is, if not the row's own: a fork's, until what it shares with its source is stored."""
+
+    stream: int
+    start: int
+    end: int | None = None
+    source: bytes | None = None
+
+    def as_list(self) -> list[Any]:
+        return list(self if self.source is not None else self[:3])
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        has_source = isinstance(value, list) and len(value) == 4
+        stream, start, end, source = items_of(value, 4) if has_source else [*items_of(value, 3), None]
+        numbers = a_number(stream), a_number(start), None if end is None else a_number(end)
+        return cls(*numbers, None if source is None else some_bytes(source))
 
 
 def a_text(value: Any) -> str:
@@ -155,13 +169,16 @@ class LivePair(NamedTuple):
         layer, state, times = items_of(value, 3)
         return cls(id_or_none(layer, LayerId), StateId(an_id(state)), id_or_none(times, TimesId))
 
+    def roots(self) -> list[ObjectId]:
+        return [each for each in self if each is not None]
+
 
 class Live(NamedTuple):
     """The live row of a workspace: local, moved in the same transaction as its head.
 
-    `ranges`: (stream, start, end or None) of the journal that stand on the state; `boot`: the boot of the machine in
-    which they were begun. `first_inode`: the number of the first thing below the root, where `inodes` says nothing;
-    `next_inode`: the first that was never given out.
+    `ranges`: what of the journal stands on the state; `boot`: the boot of the machine in which they were begun.
+    `first_inode`: the number of the first thing below the root, where `inodes` says nothing; `next_inode`: the first
+    that was never given out.
     """
 
     layer: LayerId | None
@@ -169,7 +186,7 @@ class Live(NamedTuple):
     times: TimesId | None
     inodes: InodesId | None = None
     baseline: TimesId | None = None
-    ranges: tuple[tuple[int, int, int | None], ...] = ()
+    ranges: tuple[Range, ...] = ()
     needs: tuple[ObjectId, ...] = ()
     owner: tuple[int, int] = (0, 0)
     first_inode: int = 1
@@ -194,7 +211,7 @@ class Live(NamedTuple):
                 "times": self.times,
                 "inodes": self.inodes,
                 "baseline": self.baseline,
-                "ranges": [list(each) for each in self.ranges],
+                "ranges": [each.as_list() for each in self.ranges],
                 "needs": list(self.needs),
                 "owner": list(self.owner),
                 "first_inode": self.first_inode,
@@ -217,7 +234,7 @@ class Live(NamedTuple):
                 times=id_or_none(fields["times"], TimesId),
                 inodes=id_or_none(fields["inodes"], InodesId),
                 baseline=id_or_none(fields["baseline"], TimesId),
-                ranges=tuple(a_range(each) for each in fields["ranges"]),
+                ranges=tuple(Range.of(each) for each in fields["ranges"]),
                 needs=tuple(an_id(each) for each in fields["needs"]),
                 owner=(a_number(uid), a_number(gid)),
                 first_inode=a_number(fields["first_inode"]),

@@ -30,7 +30,7 @@ class Table(StrEnum):
     ALIAS = "alias"
 
 
-ROOT_TABLES = (Table.REFS, Table.LIVE, Table.LAYER_TIMES)
+ROOT_TABLES = (Table.REFS, Table.LIVE, Table.LAYER_TIMES, Table.OPS)
 """Whose rows make roots, and are noted in `recent`: there each goes by its place here."""
 
 U64 = struct.Struct(">Q")

@@ -15,7 +15,7 @@ from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV
 from fusecas.store.ids import ContentId, Kind, LayerId, ObjectId, TimesId
 from fusecas.store.names import check_ref
-from fusecas.store.rows import Cursor, LayerTimes, Live, Move, Operation, Recent, RefRow
+from fusecas.store.rows import Cursor, LayerTimes, Live, LivePair, Move, Operation, Recent, RefRow
 from fusecas.store.snapshot import Snapshot, ref_key
 from fusecas.store.tables import ROOT_TABLES, Table, u64
 
@@ -164,6 +164,15 @@ class Transaction(Snapshot):
             self.kv.put(Table.REF_OPS, ref_key(move.ref) + b"\0" + u64(number), b"")
         self.kv.append(Table.OPS, [(u64(number), operation.encode())])
         return operation
+
+    def complete(self, operation: Operation, ref: str, live: LivePair) -> None:
+        """Where an operation has brought a workspace, as is known only now."""
+        for each in live.roots():
+            self._must_be_live(each, "an operation")
+        moves = tuple(move._replace(new_live=live) if move.ref == ref else move for move in operation.moves)
+        key = u64(operation.number)
+        self._root_serial(Table.OPS, key)
+        self.kv.put(Table.OPS, key, operation._replace(moves=moves).encode())
 
 
 def short(object_id: ObjectId | None) -> str:

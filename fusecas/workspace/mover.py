@@ -9,7 +9,7 @@ from fusecas import _native
 from fusecas.store import heads, trees
 from fusecas.store.heads import Head
 from fusecas.store.ids import Kind, LayerId, ObjectId, StateId
-from fusecas.store.rows import LivePair, Operation
+from fusecas.store.rows import LivePair, Operation, Range
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
 from fusecas.store.transaction import Transaction
@@ -143,8 +143,8 @@ class Mover:
 
         def publish(transaction: Transaction) -> Published:
             layer = target.layer if target.make_layer is None else target.make_layer(transaction, head)
-            position = self._overlay.position
-            row = row_over(transaction, self._overlay, head.live, target.state, plan.root, position, plan.leaving)
+            ranges = (Range(self._overlay.stream, self._overlay.position),)
+            row = row_over(transaction, self._overlay, head.live, target.state, plan.root, ranges, plan.leaving)
             row = row._replace(layer=layer, baseline=target.times, owner=owner)
             return Published(layer, heads.advance(transaction, head, row, verb, *deed, cursor=target.cursor))
 

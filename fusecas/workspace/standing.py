@@ -8,6 +8,7 @@ from fusecas.store.ids import InodesId, Kind, ObjectId, StateId, TimesId
 from fusecas.store.rows import Live
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
+from fusecas.workspace.ranges import Ranges
 from fusecas.workspace.sides import DirIds
 
 RootIds = tuple[bytes | None, bytes | None, bytes | None, int]
@@ -44,11 +45,11 @@ def row_over(
     live: Live,
     state: StateId,
     ids: DirIds,
-    position: int,
+    ranges: Ranges,
     leaving: Sequence[int] = (),
 ) -> Live:
-    """A live row over another state, from a position of the journal on. What is open without a name is kept, and what
-    of the inodes that are `leaving` will be."""
+    """A live row over another state, with what of the journal stands on that. What is open without a name is kept, and
+    what of the inodes that are `leaving` will be."""
     held = overlay.contents_held(leaving)
     return live._replace(
         state=state,
@@ -56,6 +57,6 @@ def row_over(
         inodes=None if ids.inodes is None else InodesId(ObjectId(ids.inodes)),
         first_inode=ids.first,
         next_inode=overlay.next_inode,
-        ranges=((overlay.stream, position, None),),
+        ranges=ranges,
         needs=tuple(ObjectId(each) for each in held if transaction.has(each)),
     )

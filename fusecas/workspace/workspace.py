@@ -1,9 +1,10 @@
 """One workspace of a repository, open for changing: its overlay over the state that its live row names.
 
-Thread-safe: the overlay locks itself; sealing and moving happen one at a time. What a call promises after a crash
-stands with it.
+Thread-safe: the overlay locks itself; sealing and moving happen one at a time, and forking beside them (siblings.py).
+What a call promises after a crash stands with it.
 """
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -17,11 +18,13 @@ from fusecas.store import heads, trees
 from fusecas.store.heads import Head
 from fusecas.store.ids import Kind, LayerId, StateId, TimesId
 from fusecas.store.repository import Repository, sync_folder
-from fusecas.store.rows import Live, Operation
+from fusecas.store.rows import Live, Operation, Range
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
+from fusecas.workspace import ranges
 from fusecas.workspace.mover import Deed, Find, Moved, Mover, Stale
 from fusecas.workspace.sealing import Sealed
+from fusecas.workspace.siblings import Siblings
 from fusecas.workspace.sides import ROOT, DirIds
 from fusecas.workspace.standing import fallback_time, row_over, standing_of
 from fusecas.workspace.storing import (
@@ -78,20 +81,28 @@ def boot_id() -> bytes:
 
 
 class Workspace:
-    """Owns the overlay of one workspace. Close it, or leave it to a crash: the next one finds all that was done."""
+    """Owns the overlay of one workspace. Close it, or leave it to a crash: the next one finds all that was done.
 
-    def __init__(self, repository: Repository, name: str = heads.DEFAULT) -> None:
+    `source`: the workspace whose frozen generation this fork stands on, until that is stored.
+    """
+
+    def __init__(self, repository: Repository, name: str = heads.DEFAULT, siblings: Siblings | None = None) -> None:
         self.repository = repository
         self.name = name
         self.store = repository.store
         self.caches: Caches = NoCaches()
         self.is_removed = False
+        self.siblings = siblings or Siblings()
+        self.source: Workspace | None = None
         self._sealing = threading.Lock()
+        self._has_forks = False  # that stand on what is frozen here, or are about to
         with self.store.read() as snapshot:
             head = heads.read_head(snapshot, name)
         self.id = head.workspace.id
         try:
-            self.overlay = self._open(head.live)
+            with self.siblings.turn:
+                self.overlay = self._open()
+                self.siblings.add(self)
         except _native.FormatError as error:
             raise Damaged(f"workspace {name}: {error}", hint="its layers are whole: fusecas verify") from error
 
@@ -101,25 +112,50 @@ class Workspace:
 
     # opening
 
-    def _open(self, live: Live) -> "_native.Overlay":
+    def _open(self) -> "_native.Overlay":
         folder = self.repository.folder / OVERLAYS / self.id.hex()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for above in (folder.parent, self.repository.folder):
             sync_folder(above)  # a power cut must not take away the folder that marks were written in
         with self.store.read() as snapshot:
+            live = self._live(snapshot)
             ids = DirIds(None, live.times, live.inodes, live.first_inode)
             standing = standing_of(snapshot, self.name, live.state, ids)
+            freeze_at = next((ranges.end_of_shared(fork.live.ranges) for fork in self._forks(snapshot)), None)
+        shared = ranges.shared(live.ranges)
+        self.source = self._sibling(shared[0]) if shared else None
+        self._has_forks = freeze_at is not None
         overlay = _native.Overlay(
-            folder, *standing, live.owner, live.next_inode, live.ranges, live.boot == boot_id(), self._load, self._read
+            folder,
+            *standing,
+            live.owner,
+            live.next_inode,
+            [each[:3] for each in ranges.own(live.ranges)],
+            live.boot == boot_id(),
+            self._load,
+            self._read,
+            source=None if self.source is None else self.source.overlay,
+            freeze_at=freeze_at,
         )
-        ranges = (*overlay.ranges, (overlay.stream, 0, None))
+        done = [Range(*each) for each in overlay.ranges]
         with self.store.write() as transaction:
             now = transaction.get_live(self.id)
             if now is None or now.serial != live.serial:
                 raise Conflict(f"workspace {self.name} was moved while it was opened", hint="try again")
-            opened = live._replace(ranges=ranges, boot=boot_id(), next_inode=overlay.next_inode)
-            transaction.set_live(self.id, opened)
+            opened = (*shared, *done, Range(overlay.stream, 0))
+            transaction.set_live(self.id, live._replace(ranges=opened, boot=boot_id(), next_inode=overlay.next_inode))
         return overlay
+
+    def _sibling(self, shared: Range) -> "Workspace":
+        assert shared.source is not None
+        found = self.siblings.find(shared.source)
+        if found is None:
+            with self.store.read() as snapshot:
+                names = [each.name for each in heads.all_heads(snapshot) if each.workspace.id == shared.source]
+            if not names:
+                raise Damaged(f"workspace {self.name} stands on the journal of one that is gone")
+            found = Workspace(self.repository, names[0], self.siblings)
+        return found
 
     def view(self, target: Target) -> "_native.Overlay":
         """A layer or a state to be looked at, as it would be here."""
@@ -157,48 +193,76 @@ class Workspace:
         _, changed, _, _ = self.overlay.figures()
         return length > TOO_LONG or length > max(LONG, 4 * NODE_BYTES * changed)
 
+    def settle(self) -> None:
+        """What was frozen for forks becomes the state that they and this workspace stand on: a later seal of any of
+        them then costs its own changes."""
+        if self.source is not None:
+            self.source.settle()
+            return
+        with self._sealing:
+            self._refuse_failed()
+            if self.overlay.frozen_end is not None:
+                self._store(self._to_state)
+
     def _seal(self, publish: "Callable[[Transaction, Sealed | None], Committed]") -> Committed:
+        self._refuse_failed()
+        if self.source is not None:
+            self.source.settle()
+        while True:
+            try:
+                end = self.overlay.share()
+                break
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                self._store(self._to_state)  # a fork stands on it, and there is more since
+        if end is not None:
+            return self._store(publish)
+        with self.store.write() as transaction:
+            return publish(transaction, None)
+
+    def _refuse_failed(self) -> None:
         if self.overlay.failed:
             raise StorageProblem(
                 f"workspace {self.name} is read-only: the disk has failed to store what was written to it",
                 hint="see to the disk, then unmount and mount again",
             )
-        end = self.overlay.freeze()
-        if end is None:
-            with self.store.write() as transaction:
-                return publish(transaction, None)
+
+    def _store(self, publish: "Callable[[Transaction, Sealed | None], Committed]") -> Committed:
+        """The frozen generation goes to the store."""
         try:
-            self._frozen_end = end
             nodes = frozen_nodes(self.overlay)
             at_once = self._store_at_once(nodes, publish) if is_small(nodes) else None
-            done, sealed = at_once or self._store_by_session(nodes, publish)
+            return at_once or self._store_by_session(nodes, publish)
         except BaseException:
-            self.overlay.thaw()
+            with self.siblings.turn:
+                if not self._has_forks:
+                    self.overlay.thaw()
             raise
-        dirs = [(ino, tuple(ids)) for ino, ids in sealed.dirs]
-        self.overlay.retire(sealed.files, dirs, sealed.links)
-        return done
 
     def _store_at_once(
         self, nodes: Nodes, publish: "Callable[[Transaction, Sealed | None], Committed]"
-    ) -> tuple[Committed, Sealed] | None:
+    ) -> Committed | None:
         """In one transaction; None if it does not fit, and nothing has happened."""
         contents, batch = cut_contents(self.overlay, nodes)
-        try:
-            with self.store.write() as transaction:
-                transaction.take(batch)
-                live = self._live(transaction)
-                core = trees.read_state(transaction, live.state)
-                fallback = fallback_time(transaction, self.name)
-                sealed = store_frozen(nodes, contents, transaction, core, live.owner, fallback, transaction.read_node)
-                done = publish(transaction, sealed)
-        except TooLarge:
-            return None
-        return replace(done, new_objects=transaction.new_objects, stored_bytes=transaction.stored_bytes), sealed
+        with self.siblings.turn:
+            try:
+                with self.store.write() as transaction:
+                    transaction.take(batch)
+                    live = self._live(transaction)
+                    core = trees.read_state(transaction, live.state)
+                    fallback = fallback_time(transaction, self.name)
+                    load = transaction.read_node
+                    sealed = store_frozen(nodes, contents, transaction, core, live.owner, fallback, load)
+                    done = publish(transaction, sealed)
+            except TooLarge:
+                return None
+            self._retire(sealed)
+        return replace(done, new_objects=transaction.new_objects, stored_bytes=transaction.stored_bytes)
 
     def _store_by_session(
         self, nodes: Nodes, publish: "Callable[[Transaction, Sealed | None], Committed]"
-    ) -> tuple[Committed, Sealed]:
+    ) -> Committed:
         with self.store.session() as session:
             contents = put_contents(self.overlay, nodes, session)
             with self.store.read() as snapshot:
@@ -212,8 +276,25 @@ class Workspace:
                     raise Conflict(f"workspace {self.name} was moved meanwhile", hint="try again")
                 return publish(transaction, sealed)
 
-            done = session.publish(finish)
-        return replace(done, new_objects=session.new_objects, stored_bytes=session.stored_bytes), sealed
+            session.flush()  # the long part, before others have to wait for their turn
+            with self.siblings.turn:
+                done = session.publish(finish)
+                self._retire(sealed)
+        return replace(done, new_objects=session.new_objects, stored_bytes=session.stored_bytes)
+
+    def _retire(self, sealed: Sealed) -> None:
+        """The rows say that the frozen generation is in the store: whoever stands on it forgets it."""
+        dirs = [(ino, tuple(ids)) for ino, ids in sealed.dirs]
+        standing = [self, *self.siblings.forks_of(self)]
+        try:
+            for each in standing:
+                each.overlay.retire(sealed.files, dirs, sealed.links)
+                each.source = None
+        except BaseException:
+            for each in standing:
+                each.overlay.fail()
+            raise
+        self._has_forks = False
 
     def _live(self, reader: Snapshot) -> Live:
         live = reader.get_live(self.id)
@@ -222,9 +303,21 @@ class Workspace:
         return live
 
     def _sealed_row(self, transaction: Transaction, live: Live, sealed: Sealed | None) -> Live:
-        if sealed is None:
+        """Where the workspace stands now; its forks, too, as far as they shared what was frozen."""
+        end = self.overlay.frozen_end
+        if sealed is None or end is None:
             return live
-        return row_over(transaction, self.overlay, live, sealed.state, sealed.root, self._frozen_end)
+        left = ranges.after(live.ranges, end)
+        row = row_over(transaction, self.overlay, live, sealed.state, sealed.root, left)
+        for fork in self._forks(transaction) if self._has_forks else ():
+            moved = fork.live._replace(state=row.state, times=row.times, inodes=row.inodes, needs=())
+            moved = moved._replace(first_inode=row.first_inode, ranges=ranges.own(fork.live.ranges))
+            heads.settle_fork(transaction, fork, moved)
+        return row
+
+    def _forks(self, reader: Snapshot) -> list[Head]:
+        """Those that share what of the journal is not in the store."""
+        return [head for head in heads.all_heads(reader) if any(each.source == self.id for each in head.live.ranges)]
 
     def _to_state(self, transaction: Transaction, sealed: Sealed | None) -> Committed:
         live = self._sealed_row(transaction, self._live(transaction), sealed)
@@ -248,20 +341,46 @@ class Workspace:
     # forks
 
     def fork(self, name: str, deed: Deed = Deed()) -> bytes:
-        """Another workspace that stands where this one does now: its id. When it returns, both survive power loss."""
+        """Another workspace that stands where this one does now, what is uncommitted included: its id. When it returns,
+        both survive power loss. Nothing is stored for it yet: the fork shares what is frozen here, until `settle`, or
+        the next seal of one of them, has stored that."""
         made = os.urandom(ID_BYTES)
+        self.caches.flush()
+        if not self._fork_at_once(name, made, deed):
+            with self._sealing:  # what a former fork stands on is stored first; nobody else can do so meanwhile
+                self._seal(self._to_state)
+                if not self._fork_at_once(name, made, deed):
+                    raise Conflict(f"workspace {self.name} has changed meanwhile", hint="try again")
+        return made
 
-        def publish(transaction: Transaction, sealed: Sealed | None) -> Committed:
-            done = self._to_state(transaction, sealed)
+    def _fork_at_once(self, name: str, made: bytes, deed: Deed) -> bool:
+        """False if what would be shared stands on something frozen, or has been stored meanwhile."""
+        self._refuse_failed()
+        with self.siblings.turn:
+            try:
+                end = self.overlay.share()
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    return False
+                raise
+            if end is None:
+                self._write_fork(name, made, (), deed)
+                return True
+            self._has_forks = self._has_forks or self.source is None
+        self.overlay.sync()  # what a row names must outlive a power cut
+        with self.siblings.turn:
+            if self.overlay.frozen_end != end:
+                return False
+            with self.store.read() as snapshot:
+                names = self._live(snapshot).ranges
+            self._write_fork(name, made, ranges.shared(names) or ranges.up_to(names, end, self.id), deed)
+        return True
+
+    def _write_fork(self, name: str, made: bytes, shares: ranges.Ranges, deed: Deed) -> None:
+        with self.store.write() as transaction:
             source = heads.read_head(transaction, self.name)
             source = source._replace(live=source.live._replace(next_inode=self.overlay.next_inode))
-            heads.fork_head(transaction, source, name, made, *deed)
-            return done
-
-        with self._sealing:
-            self.caches.flush()
-            self._seal(publish)
-        return made
+            heads.fork_head(transaction, source, name, made, shares, *deed)
 
     def remove(self, deed: Deed = Deed()) -> None:
         """The workspace is no more; what is open in it can still be read, and nothing can be made any more."""
@@ -281,6 +400,7 @@ class Workspace:
                 self.overlay.go_on()
                 raise
             self.is_removed = True
+            self.siblings.remove(self)
 
     # moving
 
@@ -323,7 +443,8 @@ class Workspace:
                 if not self.overlay.is_clean:  # somebody has written meanwhile
                     self._seal(self._to_state)
                     step = mover.plan(find)
-                moved, stale = mover.put_in_place(step, verb, deed)
+                with self.siblings.turn:
+                    moved, stale = mover.put_in_place(step, verb, deed)
             finally:
                 self.overlay.open_gate()
             # Only now: the kernel waits for requests that wait for the gate.

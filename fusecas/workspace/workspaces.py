@@ -10,6 +10,7 @@ from fusecas.store.names import check_name
 from fusecas.store.repository import Repository
 from fusecas.store.snapshot import Snapshot
 from fusecas.workspace.mover import Deed
+from fusecas.workspace.siblings import Siblings
 from fusecas.workspace.workspace import ID_BYTES, OVERLAYS, Workspace
 
 
@@ -22,20 +23,17 @@ class Workspaces:
     def __init__(self, repository: Repository, default: str = heads.DEFAULT) -> None:
         self.repository = repository
         self.default = default
-        self._open: dict[str, Workspace] = {}
+        self._siblings = Siblings()
         self._opening = threading.Lock()
 
     def get(self, name: str) -> Workspace:
         """RefNotFound if there is none of that name."""
         with self._opening:
-            found = self._open.get(name)
-            if found is None or found.is_removed:
-                found = self._open[name] = Workspace(self.repository, name)
-            return found
+            found = self._siblings.named(name)
+            return found or Workspace(self.repository, name, self._siblings)
 
     def opened(self) -> list[Workspace]:
-        with self._opening:
-            return list(self._open.values())
+        return self._siblings.all()
 
     def names(self) -> list[str]:
         with self.repository.store.read() as snapshot:
@@ -57,8 +55,8 @@ class Workspaces:
         return made.workspace.id
 
     def fork(self, name: str, source: str, deed: Deed = Deed()) -> bytes:
-        """A new workspace with all that is in another one now, uncommitted changes included: its id. Costs what the
-        source has changed since it was last sealed, whatever it holds."""
+        """A new workspace with all that is in another one now, uncommitted changes included: its id. Costs the same
+        whatever the source holds, and whatever has changed in it."""
         check_new_name(name)
         return self.get(source).fork(name, deed)
 
@@ -70,9 +68,6 @@ class Workspaces:
         if workspace.overlay.open_files and not force:
             raise InUse(f"files are open in workspace {name}", hint="close them, or --force")
         workspace.remove(deed)
-        with self._opening:
-            if self._open[name] is workspace:  # else another one has the name already
-                del self._open[name]
         shutil.rmtree(self.repository.folder / OVERLAYS / workspace.id.hex(), ignore_errors=True)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The overlay against a plain model: random operations, with commits, thaws, crashes and new starts in between."""
 
+import contextlib
 import errno
 import os
 import select
@@ -7,13 +8,13 @@ import stat
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from blake3 import blake3
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fusecas.errors import Conflict, Refused
 from fusecas.store import heads, transaction, trees
@@ -22,6 +23,8 @@ from fusecas.store.repository import Repository
 from fusecas.store.revisions import resolve
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.verify import verify
+from fusecas.workspace import workspace as workspace_module
+from fusecas.workspace.siblings import Siblings
 from fusecas.workspace.target import Target
 from fusecas.workspace.workspace import Workspace
 from fusecas.workspace.workspaces import Workspaces
@@ -33,6 +36,18 @@ OFFSETS = st.one_of(st.integers(0, 20_000), st.sampled_from([0, 4095, 4096, 4097
 
 class Folder(dict[bytes, Any]):
     """A directory of the model: names to folders, and to files, which are bytearrays."""
+
+
+class Elsewhere(NamedTuple):
+    """Another workspace than the one that is worked in, as it was left."""
+
+    workspace: Workspace
+    root: Folder
+    held: list[int]
+    open: list[tuple[int, bytearray]]
+    past: list[tuple[LayerId | None, Folder]]
+    at: int
+    layer: LayerId | None
 
 
 class OverlayMachine(RuleBasedStateMachine):
@@ -53,8 +68,17 @@ class OverlayMachine(RuleBasedStateMachine):
         self.at = 0
         self.layer: LayerId | None = None
         self.forks = 0
+        self.elsewhere: dict[str, Elsewhere] = {}
 
     def teardown(self) -> None:
+        try:
+            for name in list(self.elsewhere):
+                self.work_in(name)
+                self.they_are_the_same()
+        finally:
+            self.end()
+
+    def end(self) -> None:
         report = verify(self.repository.store)
         self.repository.close()
         self._scratch.cleanup()
@@ -263,23 +287,45 @@ class OverlayMachine(RuleBasedStateMachine):
 
     @rule(stay=st.booleans())
     def fork(self, stay: bool) -> None:
-        """What is uncommitted is in both; we go on in the fork, or leave it alone and stay where we are."""
+        """What is uncommitted is in both; we go on in the fork, or stay where we are."""
         self.forks += 1
         name = f"fork{self.forks}"
         self.workspace.fork(name)
-        source, self.workspace = self.workspace, Workspace(self.repository, name)
-        self.compare(0, self.root)
-        if stay:
-            self.workspace = source
-            return
-        self.held.clear()
-        self.open.clear()
-        self.past, self.at = [self.now()], 0
+        fork = Workspace(self.repository, name, self.workspace.siblings)
+        self.elsewhere[name] = Elsewhere(fork, deepcopy(self.root), [], [], [self.now()], 0, self.layer)
+        if not stay:
+            self.work_in(name)
+
+    @precondition(lambda self: self.elsewhere)
+    @rule(which=st.integers(0, 9))
+    def go_elsewhere(self, which: int) -> None:
+        self.work_in(sorted(self.elsewhere)[which % len(self.elsewhere)])
+
+    def work_in(self, name: str) -> None:
+        here = Elsewhere(self.workspace, self.root, self.held, self.open, self.past, self.at, self.layer)
+        self.elsewhere[self.workspace.name] = here
+        there = self.elsewhere.pop(name)
+        self.workspace, self.root, self.held, self.open, self.past, self.at, self.layer = there
+
+    @precondition(lambda self: self.elsewhere)
+    @rule()
+    def remove_workspace(self) -> None:
+        gone = self.elsewhere.pop(next(iter(self.elsewhere)))
+        gone.workspace.remove()
 
     @rule()
     def a_seal_that_fails(self) -> None:
-        if self.overlay.freeze() is not None:
-            self.overlay.thaw()
+        def refuse(*_: object) -> None:
+            raise Conflict("as if it were moved meanwhile")
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(workspace_module, "store_frozen", refuse)
+            with contextlib.suppress(Conflict):
+                self.workspace.seal()
+
+    @rule()
+    def settle(self) -> None:
+        self.workspace.settle()
 
     @rule()
     def sync(self) -> None:
@@ -288,9 +334,13 @@ class OverlayMachine(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """The process dies: nothing is said to anybody. What was acknowledged is there."""
+        siblings = Siblings()
         self.held.clear()
         self.open.clear()
-        self.workspace = Workspace(self.repository, self.workspace.name)
+        self.workspace = opened(self.repository, self.workspace.name, siblings)
+        for name, there in list(self.elsewhere.items()):
+            again = opened(self.repository, name, siblings)
+            self.elsewhere[name] = there._replace(workspace=again, held=[], open=[])
 
     @rule()
     def forget(self) -> None:
@@ -320,6 +370,10 @@ class OverlayMachine(RuleBasedStateMachine):
 
 OverlayMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestOverlay = OverlayMachine.TestCase
+
+
+def opened(repository: Repository, name: str, siblings: Siblings) -> Workspace:
+    return siblings.named(name) or Workspace(repository, name, siblings)
 
 
 # ---- single behaviours

@@ -73,18 +73,30 @@ impl Mapped {
     }
 
     pub fn bytes_mut(&mut self, at: usize, length: usize) -> &mut [u8] {
+        // SAFETY: `self` is borrowed exclusively.
+        unsafe { self.bytes_of_one(at, length) }
+    }
+
+    /// # Safety
+    /// Nobody else reads or writes these bytes meanwhile.
+    #[allow(clippy::mut_from_ref)] // what is shared is the mapping, not these bytes of it
+    unsafe fn bytes_of_one(&self, at: usize, length: usize) -> &mut [u8] {
         assert!(at.checked_add(length).is_some_and(|end| end <= self.length));
-        // SAFETY: as in `bytes`, and `self` is borrowed exclusively.
+        // SAFETY: within the mapping (checked), which lives as long as `self`; exclusive, as the caller promises.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), length) }
     }
 
-    /// Make pages look changed, so that the next sync writes them: one that failed leaves them clean.
     pub fn touch(&mut self, at: usize, length: usize) {
-        for page in self.bytes_mut(at, length).chunks_mut(BLOCK) {
-            let byte: *mut u8 = &mut page[0];
-            // SAFETY: a valid byte that we borrow exclusively; volatile, as a store of what is there is no store else.
-            unsafe { byte.write_volatile(byte.read_volatile()) }
-        }
+        touch(self.bytes_mut(at, length));
+    }
+}
+
+/// Make pages look changed, so that the next sync writes them: one that failed leaves them clean.
+fn touch(bytes: &mut [u8]) {
+    for page in bytes.chunks_mut(BLOCK) {
+        let byte: *mut u8 = &mut page[0];
+        // SAFETY: a valid byte that we borrow exclusively; volatile, as a store of what is there is no store else.
+        unsafe { byte.write_volatile(byte.read_volatile()) }
     }
 }
 
@@ -96,8 +108,31 @@ impl Drop for Mapped {
 }
 
 struct Segment {
-    mapped: Mapped,
+    mapped: Arc<Mapped>,
     blocks: u32,
+}
+
+impl Segment {
+    fn blocks_mut(&mut self, block: u32, count: u32) -> &mut [u8] {
+        // SAFETY: forks that share the mapping read the blocks of a frozen generation only, and those are not written to
+        // (overlay.md, invariant 4); all others are this arena's alone, which is borrowed exclusively.
+        unsafe { self.mapped.bytes_of_one(block as usize * BLOCK, count as usize * BLOCK) }
+    }
+}
+
+/// Blocks of another workspace, to be read: a fork's, as long as the generation that it shares is not stored.
+#[derive(Clone)]
+pub struct Lent {
+    generation: u64,
+    segments: BTreeMap<u32, Arc<Mapped>>,
+}
+
+impl Lent {
+    /// The blocks of a run; None if they are the borrower's own.
+    pub fn blocks(&self, run: &Run) -> Option<&[u8]> {
+        (run.generation <= self.generation)
+            .then(|| self.segments[&run.segment].bytes(run.block as usize * BLOCK, run.length as usize * BLOCK))
+    }
 }
 
 /// All segments of a workspace, and which of their blocks are free.
@@ -119,7 +154,7 @@ pub struct Arena {
 /// A segment that holds nothing, on its way back to the disk: to be removed with nothing locked.
 pub struct Idle {
     number: u32,
-    _mapped: Mapped,
+    _mapped: Arc<Mapped>,
 }
 
 impl Idle {
@@ -161,7 +196,13 @@ impl Arena {
         let blocks = (mapped.length / BLOCK) as u32;
         self.next = self.next.max(number + 1);
         self.free.insert((number, 0), blocks);
-        self.segments.insert(number, Segment { mapped, blocks });
+        self.segments.insert(number, Segment { mapped: Arc::new(mapped), blocks });
+    }
+
+    /// For another arena's owner to read what a generation and those before it have put here.
+    pub fn lend(&self, generation: u64) -> Lent {
+        let segments = self.segments.iter().map(|(number, segment)| (*number, segment.mapped.clone()));
+        Lent { generation, segments: segments.collect() }
     }
 
     /// Room for so many blocks, in as few runs as there are; all of them, or none and ENOSPC.
@@ -269,7 +310,7 @@ impl Arena {
         self.unsynced.insert(segment);
         self.unsynced_bytes += u64::from(count) * BLOCK as u64;
         let found = self.segments.get_mut(&segment).expect("a block of a segment that is there");
-        found.mapped.bytes_mut(block as usize * BLOCK, count as usize * BLOCK)
+        found.blocks_mut(block, count)
     }
 
     pub fn has(&self, span: Span) -> bool {
@@ -284,7 +325,7 @@ impl Arena {
     pub fn touch(&mut self, span: Span) {
         self.unsynced.insert(span.segment);
         let found = self.segments.get_mut(&span.segment).expect("a block of a segment that is there");
-        found.mapped.touch(span.block as usize * BLOCK, span.length as usize * BLOCK);
+        touch(found.blocks_mut(span.block, span.length));
     }
 
     /// The files that must be synced before a mark, and whether their folder must be, too.

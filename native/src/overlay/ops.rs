@@ -462,7 +462,8 @@ impl State {
             match file.runs.at(block) {
                 Ok(run) => {
                     let most = (u64::from(run.length) * BLOCK as u64 - into as u64).min(end - at) as usize;
-                    let bytes = self.arena.block(run.segment, run.block, run.length);
+                    let lent = self.lent.as_ref().and_then(|lent| lent.blocks(&run));
+                    let bytes = lent.unwrap_or_else(|| self.arena.block(run.segment, run.block, run.length));
                     out[target..target + most].copy_from_slice(&bytes[into..into + most]);
                     at += most as u64;
                 }

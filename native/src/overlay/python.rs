@@ -100,8 +100,13 @@ fn base_and_root(
 #[pymethods]
 impl Overlay {
     /// Open a workspace's files and do again what its journal holds; that is durable then, and `ranges` says where it is.
+    ///
+    /// `source`: of a fork that stands on what that one has frozen. `freeze_at`: forks stand on what is logged up to
+    /// there, (stream, position), which is frozen again.
     #[new]
-    #[pyo3(signature = (folder, root, mode, ext, links, time, owner, next, ranges, same_boot, load, read))]
+    #[pyo3(signature = (
+        folder, root, mode, ext, links, time, owner, next, ranges, same_boot, load, read, source=None, freeze_at=None
+    ))]
     #[allow(clippy::too_many_arguments)] // what a live row and its state say
     fn new(
         py: Python<'_>,
@@ -117,19 +122,31 @@ impl Overlay {
         same_boot: bool,
         load: Py<PyAny>,
         read: Py<PyAny>,
+        source: Option<Bound<'_, Overlay>>,
+        freeze_at: Option<(u64, u64)>,
     ) -> PyResult<Overlay> {
         let (base, root) = base_and_root(root, mode, ext, links, time, owner)?;
         let ranges = ranges.into_iter().map(|(stream, start, end)| Range { stream, start, end }).collect();
         let folder =
             fs::open(&folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(to_errno)?;
         let opening = Opening { base, owner, root, next, ranges, same_boot };
-        let opened = py.detach(|| replay::open(&folder, opening)).map_err(to_error)?;
+        let mut opened = py.detach(|| replay::open(&folder, opening)).map_err(to_error)?;
+        if let Some(source) = source {
+            let source = &source.get().core;
+            if !py.detach(|| opened.state.stand_on_frozen(&source.lock())) {
+                return Err(PyValueError::new_err("a source that has nothing frozen"));
+            }
+        }
         let stream = opened.state.journal.stream();
         let core = Core::new(opened.state, Some(opened.marks), folder, load, read);
         let ranges = py.detach(|| -> PyResult<Vec<Range>> {
             let mut done = Vec::new();
             for mut log in opened.logs {
-                while let Some((record, is_marked)) = log.take().map_err(to_error)? {
+                loop {
+                    if let Some(end) = freeze_at.filter(|end| log.is_at(*end)) {
+                        core.lock().freeze_again(end);
+                    }
+                    let Some((record, is_marked)) = log.take().map_err(to_error)? else { break };
                     if !is_marked {
                         core.lock().replay_unmarked();
                     }
@@ -448,12 +465,21 @@ impl Overlay {
 
     // sealing
 
-    /// End the open generation: what is done from now on belongs to a new one. Its end in the journal; None if clean.
-    fn freeze(&self, py: Python<'_>) -> PyResult<Option<u64>> {
-        self.core.run(py, |state| {
-            let frozen = state.freeze()?;
-            Ok(if frozen { Some(state.journal.position()) } else { None })
-        })
+    /// End the open generation: what is done from now on belongs to a new one. Its end in the journal, (stream,
+    /// position); None if clean. EBUSY if there is a frozen one.
+    fn freeze(&self, py: Python<'_>) -> PyResult<Option<(u64, u64)>> {
+        self.core.run(py, |state| Ok(if state.freeze()? { state.frozen_end() } else { None }))
+    }
+
+    /// The same for a fork, which then stands on it; a frozen one does, if nothing was changed since. EBUSY if not.
+    fn share(&self, py: Python<'_>) -> PyResult<Option<(u64, u64)>> {
+        self.core.run(py, |state| state.share())
+    }
+
+    /// Where the frozen generation ends in its workspace's journal, if there is one.
+    #[getter]
+    fn frozen_end(&self, py: Python<'_>) -> Option<(u64, u64)> {
+        py.detach(|| self.core.lock().frozen_end())
     }
 
     /// Put a frozen file's content into a batch, as often as it is full: `flush` then takes it and gives a new one.
@@ -505,8 +531,11 @@ impl Overlay {
             stored.insert(ino, Stored::Dir(base_dir(ids)?));
         }
         let links = optional_id(links)?;
-        let idle = self.core.run(py, |state| state.retire(&stored, links))?;
+        let (idle, begins) = self.core.run(py, |state| Ok((state.retire(&stored, links)?, state.log_before == 0)))?;
         py.detach(|| self.core.give_back(idle));
+        if !begins {
+            return Ok(());
+        }
         // The streams that were replayed when this was opened are in the store now.
         let current = format!("j-{}-", self.stream);
         for name in files_of(&self.core.folder).map_err(to_errno)? {

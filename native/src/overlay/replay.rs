@@ -51,6 +51,11 @@ pub struct Log {
 }
 
 impl Log {
+    /// Whether the next record, if any, comes at this place or after it, in the same stream.
+    pub fn is_at(&self, (stream, position): (u64, u64)) -> bool {
+        self.range.stream == stream && self.records.position() >= position
+    }
+
     /// The next record, and whether a mark covers it: what others name may not have reached the disk yet.
     pub fn take(&mut self) -> Result<Option<(Record, bool)>> {
         let Some((at, body)) = self.records.take()? else { return Ok(None) };
@@ -151,9 +156,12 @@ impl State {
         self.epoch = UNMARKED + 1;
         let mut spans: Vec<(Span, bool)> = Vec::new();
         let mut tails: Vec<(Span, usize)> = Vec::new();
-        for node in self.open.values() {
+        let frozen = self.frozen.iter().filter(|_| self.lent.is_none()).map(|frozen| (frozen.number, &frozen.nodes));
+        let generations = frozen.chain([(self.generation, &self.open)]);
+        for (generation, node) in generations.flat_map(|(number, nodes)| nodes.values().map(move |node| (number, node))) {
             let Body::File(file) = &node.body else { continue };
-            spans.extend(file.runs.iter().map(|(_, run)| (run.span(), run.epoch == UNMARKED)));
+            let own = file.runs.iter().map(|(_, run)| run).filter(|run| run.generation == generation);
+            spans.extend(own.map(|run| (run.span(), run.epoch == UNMARKED)));
             if let Ok(run) = file.runs.at(node.attr.size / BLOCK as u64) {
                 if run.epoch == UNMARKED {
                     tails.push((Span { length: 1, ..run.span() }, (node.attr.size % BLOCK as u64) as usize));

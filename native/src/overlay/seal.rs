@@ -1,6 +1,6 @@
 //! A generation is frozen, stored by others, and then forgotten: or taken back, if it could not be stored.
 
-use super::arena::{Idle, Run};
+use super::arena::{Idle, Lent, Run};
 use super::base::BaseDir;
 use super::node::{Body, DirBody, Node};
 use super::state::{Generation, Held, State, MANY};
@@ -29,8 +29,34 @@ impl State {
         if self.open.is_empty() {
             return Ok(false);
         }
+        self.freeze_at((self.journal.stream(), self.journal.position()));
+        Ok(true)
+    }
+
+    /// What a fork is to stand on: the frozen generation, frozen now if need be; None if nothing is uncommitted. BUSY if
+    /// there are changes above one that is frozen already.
+    pub fn share(&mut self) -> Result<Option<(u64, u64)>> {
+        if !self.open.is_empty() {
+            self.freeze()?;
+        }
+        Ok(self.frozen_end())
+    }
+
+    pub fn frozen_end(&self) -> Option<(u64, u64)> {
+        self.frozen.as_ref().map(|frozen| frozen.end)
+    }
+
+    /// While the journal is done again: what was frozen at this place is frozen again, once.
+    pub fn freeze_again(&mut self, end: (u64, u64)) {
+        if self.frozen.is_none() {
+            self.freeze_at(end);
+        }
+    }
+
+    /// What was logged up to there is the frozen generation from now on.
+    pub fn freeze_at(&mut self, end: (u64, u64)) {
         let nodes = std::mem::take(&mut self.open);
-        self.frozen = Some(Arc::new(Generation { nodes, end: self.journal.position(), number: self.generation }));
+        self.frozen = Some(Arc::new(Generation { nodes, end, number: self.generation }));
         self.generation += 1;
         // Who has no name is in no generation: its blocks are freed when it goes.
         for orphan in self.orphans.values_mut() {
@@ -38,7 +64,18 @@ impl State {
                 file.runs.adopt(self.generation);
             }
         }
-        Ok(true)
+    }
+
+    /// Stand on what another workspace has frozen, and read its blocks until that is stored.
+    pub fn stand_on_frozen(&mut self, source: &State) -> bool {
+        let Some(frozen) = &source.frozen else { return false };
+        self.generation = frozen.number + 1;
+        self.lent = Some(source.lent.as_ref().map_or_else(|| source.arena.lend(frozen.number), Lent::clone));
+        self.frozen = Some(frozen.clone());
+        if let (Some(root), true) = (self.held.get_mut(&ROOT), frozen.nodes.contains_key(&ROOT)) {
+            root.clean = None;
+        }
+        true
     }
 
     /// The frozen generation is in the store, and the workspace's row says so: forget it. What is left over is to be
@@ -97,9 +134,10 @@ impl State {
         self.base.links = links;
         self.groups = None;
         self.emptied.clear();
-        self.free_generation(&frozen);
-        self.journal.forget_before(frozen.end);
-        (self.log_before, self.log_start) = (0, frozen.end);
+        if self.lent.take().is_none() {
+            self.free_generation(&frozen);
+            self.forget_journal(frozen.end);
+        }
         let was_large = frozen.nodes.len() > MANY;
         drop(frozen);
         if was_large {
@@ -117,6 +155,14 @@ impl State {
                 };
                 names(&self.open).or_else(|| names(&frozen.nodes)).is_some_and(|what| what != Some(ino))
             })
+    }
+
+    /// What was logged before is in the store. An end in a stream that was done again: so is only part of that.
+    fn forget_journal(&mut self, (stream, position): (u64, u64)) {
+        if stream == self.journal.stream() {
+            self.journal.forget_before(position);
+            (self.log_before, self.log_start) = (0, position);
+        }
     }
 
     fn free_generation(&mut self, frozen: &Generation) {

@@ -1,6 +1,6 @@
 //! The inode table of one workspace: what is open, what is frozen, what the kernel holds (docs/dev/overlay.md).
 
-use super::arena::Arena;
+use super::arena::{Arena, Lent};
 use super::base::{Base, Cache, Child, Name};
 use super::bell::Bells;
 use super::journal::Journal;
@@ -29,8 +29,8 @@ fn first_event() -> u64 {
 #[derive(Default)]
 pub struct Generation {
     pub nodes: InoMap<Node>,
-    /// Where it ends in the journal.
-    pub end: u64,
+    /// Where it ends in the journal: the stream, and the position there.
+    pub end: (u64, u64),
     pub number: u64,
 }
 
@@ -58,6 +58,8 @@ pub struct State {
     pub owner: (u32, u32),
     pub open: InoMap<Node>,
     pub frozen: Option<Arc<Generation>>,
+    /// Of a fork: the frozen generation is the source's, and so are its blocks.
+    pub lent: Option<Lent>,
     pub held: InoMap<Held>,
     /// Without a name, but still referred to.
     pub orphans: InoMap<Node>,
@@ -107,6 +109,7 @@ impl State {
             owner,
             open: InoMap::default(),
             frozen: None,
+            lent: None,
             held,
             orphans: InoMap::default(),
             next,
