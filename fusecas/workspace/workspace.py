@@ -193,6 +193,11 @@ class Workspace:
         _, changed, _, _ = self.overlay.figures()
         return length > TOO_LONG or length > max(LONG, 4 * NODE_BYTES * changed)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether forks stand on what is frozen here, and not in the store."""
+        return self._has_forks
+
     def settle(self) -> None:
         """What was frozen for forks becomes the state that they and this workspace stand on: a later seal of any of
         them then costs its own changes."""
