@@ -74,6 +74,13 @@ def diff_states(
         yield from comparison.expanded(changes)
 
 
+def diff_trees(reader: Snapshot, path: bytes, a: bytes | None, b: bytes | None) -> Iterator[Change]:
+    """What leads from one tree to another, both of the directory at a path; renames are not looked for, and a directory
+    that is added or removed as a whole is one change."""
+    old, new = (Entry(b"", EntryKind.DIRECTORY, 0, tree) for tree in (a, b))
+    yield from _Comparison(reader, ())._below(path, old, new)
+
+
 def walk_key(path: bytes) -> bytes:
     """Sorts paths as a walk meets them: what is in a directory comes right behind it."""
     return path.replace(b"/", b"\0")

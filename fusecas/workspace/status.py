@@ -1,23 +1,21 @@
 """What is uncommitted: the paths that differ between a workspace's layer and what is there now.
 
-Asked of the overlay and of the two states, never of the tree: it costs what changed. A file that was written to counts
-as modified, even if it was written with what it had; a commit looks closer.
+Asked of the overlay and of the states below it, never of the tree: it costs what changed. A file that was written to
+counts as modified, even if it was written with what it had; a commit looks closer.
 """
 
+import stat
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fusecas import _native
 from fusecas.store import heads, trees
-from fusecas.store.diff import diff_states
-from fusecas.store.ids import Kind, StateId
-from fusecas.store.kinds import Entry, Layer
+from fusecas.store.diff import diff_states, diff_trees
+from fusecas.store.kinds import Entry, EntryKind
 from fusecas.store.snapshot import Snapshot
 from fusecas.wire import path_fields
 from fusecas.workspace.sealing import Changed
 from fusecas.workspace.workspace import Workspace
-
-TYPE_BITS = {0o100: 1, 0o040: 2, 0o120: 3, 0o010: 4, 0o140: 5, 0o020: 6, 0o060: 7}
 
 
 class Difference(NamedTuple):
@@ -28,29 +26,57 @@ class Difference(NamedTuple):
     is_directory: bool
 
 
+class Inode(NamedTuple):
+    """What a commit would say of one, but for its times. `what`: a file's content, a link's target, a device's numbers;
+    CHANGED for a file that was written to."""
+
+    kind: int
+    mode: int
+    owner: tuple[int, int]
+    xattrs: dict[bytes, "bytes | _native.Ref"]
+    what: Any
+
+    @classmethod
+    def of_entry(cls, entry: Entry, owner: tuple[int, int]) -> "Inode":
+        """`owner`: of what has none recorded."""
+        uid, gid = (known if own is None else own for own, known in zip(entry.owner, owner, strict=True))
+        what = None if entry.is_directory else entry.target or (entry.size, entry.count)
+        if entry.is_file:
+            what = entry.target
+        return cls(entry.kind, entry.mode, (uid, gid), dict(entry.xattrs), what)
+
+    @classmethod
+    def of_node(cls, node: Changed) -> "Inode":
+        what = None if node.is_directory else node.what or node.device
+        if node.kind == EntryKind.FILE:
+            base, _, is_changed = node.what
+            what = CHANGED if is_changed else base
+        mode = 0o777 if node.kind == EntryKind.SYMLINK else node.mode
+        return cls(node.kind, mode, (node.uid, node.gid), dict(node.xattrs), what)
+
+
+CHANGED = object()
+
+
 def status(workspace: Workspace) -> list[Difference]:
     """In the order of paths. What is in a directory that is new or gone is not listed again if it came with it."""
     overlay = workspace.overlay
     nodes = {node.ino: node for node in map(Changed._make, overlay.nodes())}
     with workspace.store.read() as snapshot:
         head = heads.read_head(snapshot, workspace.name)
-        before = _state_of_layer(snapshot, head)
+        comparison = Comparison(snapshot, head, overlay, nodes)
         paths = _candidates(overlay, nodes)
-        if before != head.live.state:
-            paths |= {change.path for change in diff_states(snapshot, before, head.live.state, renames=False)}
-        found = [_compare(snapshot, before, overlay, nodes, path) for path in sorted(paths)]
+        if comparison.before != head.live.state:
+            changes = diff_states(snapshot, comparison.before, head.live.state, renames=False)
+            paths |= {change.path for change in changes}
+        paths |= comparison.below_others()
+        found = [comparison.of(path) for path in sorted(paths)]
     return [each for each in found if each is not None]
 
 
 def as_json(workspace: str, found: Sequence[Difference]) -> dict[str, Any]:
     changes = [{"letter": each.letter, **path_fields(each.path), "directory": each.is_directory} for each in found]
     return {"workspace": workspace, "changes": changes}
-
-
-def _state_of_layer(snapshot: Snapshot, head: heads.Head) -> StateId:
-    if head.workspace.layer is None:
-        return StateId(_native.node_id(Kind.STATE, heads.EMPTY_STATE.encode()))  # type: ignore[arg-type]
-    return Layer.decode(snapshot.read_node(head.workspace.layer, Kind.LAYER)).state
 
 
 def _candidates(overlay: "_native.Overlay", nodes: dict[int, Changed]) -> set[bytes]:
@@ -69,48 +95,72 @@ def _candidates(overlay: "_native.Overlay", nodes: dict[int, Changed]) -> set[by
     return paths
 
 
-def _compare(
-    snapshot: Snapshot, before: StateId, overlay: "_native.Overlay", nodes: dict[int, Changed], path: bytes
-) -> Difference | None:
-    old = trees.lookup(snapshot, before, path)
-    now = _now(overlay, path)
-    if old is None or now is None:
-        if old is None and now is None:
+class Comparison:
+    """Of a workspace's layer with what is there now: in the generations, else in the state that it stands on."""
+
+    def __init__(
+        self, snapshot: Snapshot, head: heads.Head, overlay: "_native.Overlay", nodes: dict[int, Changed]
+    ) -> None:
+        self.before = heads.state_of(snapshot, head.workspace.layer)
+        self._snapshot = snapshot
+        self._live = head.live
+        self._overlay = overlay
+        self._nodes = nodes
+
+    def of(self, path: bytes) -> Difference | None:
+        entry = trees.lookup(self._snapshot, self.before, path)
+        old = None if entry is None else Inode.of_entry(entry, self._live.owner)
+        now = self._now(path)
+        if old == now:
             return None
-        is_directory = old.is_directory if old is not None else now is not None and _kind(now) == 2
-        return Difference("A" if old is None else "D", path, is_directory)
-    kind = _kind(now)
-    if kind != old.kind:
-        return Difference("T", path, kind == 2)
-    node = nodes.get(now[0])
-    if kind == 1 and (now[6] != old.size or (node is not None and node.what[2])):
-        return Difference("M", path, False)
-    if kind == 3 and overlay.readlink(now[0]) != old.target:
-        return Difference("M", path, False)
-    if _attributes_differ(old, now, node):
-        return Difference("m", path, kind == 2)
-    return None
+        is_directory = (now or old or NOTHING).kind == EntryKind.DIRECTORY
+        if old is None or now is None:
+            return Difference("A" if old is None else "D", path, is_directory)
+        if old.kind != now.kind:
+            return Difference("T", path, is_directory)
+        return Difference("M" if old.what != now.what else "m", path, is_directory)
 
+    def below_others(self) -> set[bytes]:
+        """What differs in directories that have taken the place of others, beside what was changed in them since."""
+        paths: set[bytes] = set()
+        for node in self._nodes.values():
+            if node.is_directory and node.places and node.places[0] != node.below:
+                place = self._overlay.path(node.ino)
+                old = None if place is None else trees.lookup(self._snapshot, self.before, place)
+                if place is not None and old is not None and old.is_directory:
+                    changes = diff_trees(self._snapshot, place, old.target, node.base.tree)
+                    paths |= {change.path for change in changes}
+        return paths
 
-def _attributes_differ(old: Entry, now: "_native.Attributes", node: Changed | None) -> bool:
-    if old.kind != 3 and old.mode != now[1] & 0o7777:
-        return True
-    return node is not None and dict(old.xattrs) != dict(node.xattrs)
-
-
-def _kind(found: "_native.Attributes") -> int:
-    return TYPE_BITS[found[1] >> 9 & 0o170]
-
-
-def _now(overlay: "_native.Overlay", path: bytes) -> "_native.Attributes | None":
-    """What is at a path; nothing stays held."""
-    ino, found = 0, overlay.getattr(0)
-    for name in path.split(b"/") if path else ():
-        if _kind(found) != 2:
+    def _now(self, path: bytes) -> Inode | None:
+        numbers = inodes_at(self._overlay, path)
+        if numbers is None:
             return None
-        child = overlay.lookup(ino, name)
-        if child is None:
-            return None
-        overlay.forget(child[0], 1)
-        ino, found = child[0], child
-    return found
+        if numbers[-1] in self._nodes:
+            return Inode.of_node(self._nodes[numbers[-1]])
+        entry: Entry | None = trees.root_entry(self._snapshot, self._live.state)
+        for above, name in zip(numbers, path.split(b"/") if path else (), strict=False):
+            if entry is None:
+                return None
+            # Where a directory was in the state doesn't matter, only what it had there.
+            tree = self._nodes[above].base.tree if above in self._nodes else entry.target
+            entry = trees.find(self._snapshot, tree, name)
+        return None if entry is None else Inode.of_entry(entry, self._live.owner)
+
+
+NOTHING = Inode(0, 0, (0, 0), {}, None)
+
+
+def inodes_at(overlay: "_native.Overlay", path: bytes) -> list[int] | None:
+    """From the root to what is at a path; nothing stays held."""
+    found = [0]
+    try:
+        for name in path.split(b"/") if path else ():
+            child = overlay.lookup(found[-1], name) if stat.S_ISDIR(overlay.getattr(found[-1])[1]) else None
+            if child is None:
+                return None
+            found.append(child[0])
+        return found
+    finally:
+        for ino in reversed(found[1:]):
+            overlay.forget(ino, 1)
