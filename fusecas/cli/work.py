@@ -114,8 +114,9 @@ def _step(
 ) -> dict[str, Any]:
     done = ask(repository_folder(repo), method, **chosen_workspace(ws), steps=steps, **deed_of(call))
     if not call.as_json:
-        paths = output.count(sum(done[each] for each in COUNTS), "path")
-        print(f"{what} what was done to {paths}; {hint}")
+        paths = sum(done[each] for each in COUNTS)
+        deed = f"what was done to {output.count(paths, 'path')}" if paths else "the layer; all files stay as they are"
+        print(f"{what} {deed}; {hint}")
         where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
         print(f"at {where}{', with uncommitted changes' if done['uncommitted'] else ''}")
     return done

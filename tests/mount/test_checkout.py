@@ -159,6 +159,13 @@ def test_what_was_uncommitted_comes_back_with_undo(mounted: Mounted) -> None:
     assert tree(work) == {"file": b"one"}
 
 
+def test_undo_of_a_commit_leaves_the_files_and_says_so(mounted: Mounted) -> None:
+    (mounted.work / "file").write_text("one")
+    committed(mounted, "first")
+    assert "the layer; all files stay as they are" in mounted.ok("undo").text
+    assert tree(mounted.work) == {"file": b"one"} and mounted.changes() == {"file": "A"}
+
+
 def test_an_undo_survives_the_death_of_the_daemon(mounted: Mounted) -> None:
     (mounted.work / "file").write_text("one")
     committed(mounted, "first")
