@@ -124,7 +124,10 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for node, count in inode_list:
-            self._forget(node, count)
+            try:
+                self._forget(node, count)
+            except Exception:  # there is no answer, and the mount must not end with it
+                log.exception("forget of %d failed", node)
 
     def _forget(self, node: int, count: int) -> None:
         number, ino = split(node)

@@ -47,3 +47,4 @@ class MountSession:
         with suppress(OSError):
             self.device.unmount(lazy=True)
         self.device.close()
+        self._special.close()

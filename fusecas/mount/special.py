@@ -16,6 +16,7 @@ import trio
 from fusecas import _native
 from fusecas.errors import AmbiguousPrefix, NotFound, UsageError
 from fusecas.mount.device import Device
+from fusecas.mount.holding import Holding
 from fusecas.mount.nodes import LINKS, MOUNTED, Special, node_of, special_of, split_special
 from fusecas.mount.places import Caches, Place, Places, ViewKey
 from fusecas.store import revisions, tags
@@ -52,8 +53,12 @@ class SpecialFolders:
         self._device = device
         self._owner = (os.geteuid(), os.getegid())
         self._began = time.time_ns()
+        self._holding = Holding(workspaces.repository.store)
         self._links: dict[int, bytes] = {}
         self._next_link = 1
+
+    def close(self) -> None:
+        self._holding.close()
 
     # looking
 
@@ -169,16 +174,19 @@ class SpecialFolders:
         return found.state if found.layer is None else found.layer
 
     async def _view(self, place: int, target: bytes) -> Found | None:
-        standing = await trio.to_thread.run_sync(self._standing, target)
+        standing = await trio.to_thread.run_sync(self._held, target)
         workspace = self._places.living(place)
         if standing is None or workspace is None:
             return None
         view = self._places.view(ViewKey(place, target), lambda: workspace.view(standing))
         return self._root_of(view, FOREVER)
 
-    def _standing(self, target: bytes) -> Target | None:
+    def _held(self, target: bytes) -> Target | None:
         with self._workspaces.repository.store.read() as snapshot:
-            return target_of(snapshot, target)
+            standing = target_of(snapshot, target)
+        if standing is not None:
+            self._holding.hold(standing)
+        return standing
 
 
 def target_of(snapshot: Snapshot, target: bytes) -> Target | None:

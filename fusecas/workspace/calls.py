@@ -57,15 +57,13 @@ def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 
 
 def undo(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    given = checked(parameters, steps=(int, 1), **WHERE, **WHO)
-    workspace = _workspace(workspaces, given)
-    return _moved(workspace, workspace.undo(given["steps"], _deed(given)))
+    workspace, steps, deed = _steps(workspaces, parameters)
+    return _moved(workspace, workspace.undo(steps, deed))
 
 
 def redo(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    given = checked(parameters, steps=(int, 1), **WHERE, **WHO)
-    workspace = _workspace(workspaces, given)
-    return _moved(workspace, workspace.redo(given["steps"], _deed(given)))
+    workspace, steps, deed = _steps(workspaces, parameters)
+    return _moved(workspace, workspace.redo(steps, deed))
 
 
 def put_layer(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
@@ -126,6 +124,13 @@ CALLS: dict[str, Call] = {
 
 def _workspace(workspaces: Workspaces, given: Parameters) -> Workspace:
     return workspaces.get(given["ws"] or workspaces.default)
+
+
+def _steps(workspaces: Workspaces, parameters: Parameters) -> tuple[Workspace, int, Deed]:
+    given = checked(parameters, steps=(int, 1), **WHERE, **WHO)
+    if given["steps"] < 1:
+        raise UsageError("the parameter steps is 1 or more")
+    return _workspace(workspaces, given), given["steps"], _deed(given)
 
 
 def _deed(given: Parameters) -> Deed:

@@ -197,6 +197,22 @@ def test_who_may_not_bind_gets_a_link(mounted: Mounted) -> None:
     assert (mounted.work / ".fusecas" / "ws" / "other" / "made").exists()
 
 
+def test_a_layer_that_is_looked_at_is_kept_whatever_becomes_of_its_names(mounted: Mounted, inner: Path) -> None:
+    (mounted.work / "file").write_bytes(os.urandom(200_000))
+    layer = mounted.ok("commit", "-m", "x", "--json").result["layer"]
+    content = (mounted.work / "file").read_bytes()
+    mounted.ok("checkout", "@empty")
+    at = inner / "at" / layer
+    at.stat()
+    collect = ("gc", "--expire", "0", "--min-age", "0")
+    mounted.ok(*collect)
+    assert (at / "file").read_bytes() == content
+    mounted.umount()
+    mounted.ok(*collect)
+    mounted.mount()
+    assert not at.exists()
+
+
 def test_nothing_is_seen_from_a_workspace_that_was_removed(mounted: Mounted, inner: Path) -> None:
     (mounted.work / "file").write_text("x")
     layer = mounted.ok("commit", "-m", "x", "--json").result["layer"]
