@@ -97,6 +97,8 @@ def test_errors_are_those_of_the_page(working: Working) -> None:
         working.daemon.call("commit", mesage="a slip")
     with pytest.raises(RuntimeError, match="usage-error"):
         working.daemon.call("changes", since=-1)
+    with pytest.raises(RuntimeError, match="usage-error"):
+        working.daemon.call("undo", steps=0)
     with pytest.raises(RuntimeError, match="not-found"):
         working.daemon.call("unsubscribe", subscription=9)
     working.daemon.socket.sendall(b"no JSON\n")
