@@ -5,6 +5,7 @@ import os
 import select
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from fusecas.cli import output
 from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
 from fusecas.client import Client, NoDaemon, to_exception
-from fusecas.errors import EnvironmentProblem
+from fusecas.errors import EnvironmentProblem, InUse
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def mount(
     repository = repository_folder(repo).absolute()
     # As the table of mounts will have it; what a daemon that was killed has left can't be looked at, which is no harm.
     place = Path(os.path.realpath(mountpoint(folder, repository)))
-    name = ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT
-    words = [sys.executable, "-m", "fusecas.daemon.serve", str(repository), name, str(place), str(int(allow_other))]
+    words = _daemon(repository, ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT, place, allow_other=allow_other)
     if ws is not None and folder is not None and (source := _place_of(repository, ws)) is not None:
         return _show_at(source, place, call)
     if foreground:
@@ -58,6 +58,24 @@ def mount(
     if not call.as_json:
         print(f"mounted at {output.printable(str(place))}")
     return output.path_fields(os.fsencode(place), "mountpoint")
+
+
+def _daemon(repository: Path, name: str, place: Path, *, allow_other: bool = False) -> list[str]:
+    return [sys.executable, "-m", "fusecas.daemon.serve", str(repository), name, str(place), str(int(allow_other))]
+
+
+def serving(repository: Path) -> Client:
+    """The daemon of a repository; if there is none, one is started where it was mounted last, or by default."""
+    try:
+        return Client(repository)
+    except NoDaemon:
+        from fusecas.mount.mountpoint import recorded
+        from fusecas.store.heads import DEFAULT
+
+    place = recorded(repository) or Path(os.path.realpath(mountpoint(None, repository)))
+    with suppress(InUse):  # somebody else was faster
+        _start(_daemon(repository, DEFAULT, place), repository)
+    return Client(repository)
 
 
 def _place_of(repository: Path, name: str) -> bytes | None:
@@ -95,7 +113,7 @@ def _start(words: list[str], repository: Path) -> None:
     run.mkdir(mode=0o700, exist_ok=True)
     answer, say = os.pipe()
     with (run / "log").open("ab") as log:
-        subprocess.Popen(
+        starting = subprocess.Popen(
             [*words, str(say)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -105,6 +123,7 @@ def _start(words: list[str], repository: Path) -> None:
             cwd="/",
         )
     os.close(say)
+    starting.wait()
     with os.fdopen(answer, "rb") as answers:
         said = answers.read()
     if not said:

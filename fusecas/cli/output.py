@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 VERSION = 1
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "dim": 2, "bold": 1}
 PAINTED = re.compile("\033\\[[0-9]*m")
+PAINTED_OR_NOT = re.compile("(\033\\[[0-9]*m)")
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -141,8 +142,13 @@ def time_text(time: int | None) -> str:
     from datetime import UTC, datetime
 
     moment = datetime.fromtimestamp(time // 1_000_000_000, UTC)
-    if not is_terminal():
-        return moment.isoformat().replace("+00:00", "Z")
+    return age_text(time) if is_terminal() else moment.isoformat().replace("+00:00", "Z")
+
+
+def age_text(time: int) -> str:
+    from datetime import UTC, datetime
+
+    moment = datetime.fromtimestamp(time // 1_000_000_000, UTC)
     seconds = (datetime.now(UTC) - moment).total_seconds()
     if seconds < 10:
         return "just now"
@@ -185,7 +191,8 @@ def visible(text: str) -> int:
 
 def note(message: str) -> None:
     """What is not the answer goes to stderr."""
-    print(f"{paint('fusecas:', 'dim', sys.stderr)} {printable(message)}", file=sys.stderr)
+    plain = "".join(each if PAINTED.fullmatch(each) else printable(each) for each in PAINTED_OR_NOT.split(message))
+    print(f"{paint('fusecas:', 'dim', sys.stderr)} {plain}", file=sys.stderr)
 
 
 def write_bytes(data: bytes) -> None:

@@ -14,6 +14,7 @@ VERBS = {
     "init": ("repository", "Make a repository here."),
     "mount": ("live", "Mount the workspace as a directory."),
     "umount": ("live", "Unmount it; what is uncommitted stays."),
+    "run": ("run", "Run a command; its changes become a layer."),
     "status": ("work", "What has changed since the last layer."),
     "commit": ("work", "Make a layer of what has changed."),
     "checkout": ("work", "Put a layer in place, forward or back."),
@@ -47,13 +48,16 @@ VERBS = {
 }
 SECTIONS = {
     "Start": ("init", "mount", "umount", "import", "export"),
-    "Work": ("status", "commit", "checkout", "undo", "redo"),
+    "Work": ("run", "status", "commit", "checkout", "undo", "redo"),
     "Fork": ("fork", "ws"),
     "Look": ("head", "log", "history", "inspect", "ls", "cat", "diff"),
     "Name": ("tag", "tags"),
     "Keep": ("op", "verify", "gc", "stats", "doctor"),
     "Objects": ("put", "get", "has", "hash", "abbrev", "closure", "refs"),
 }
+OF_THEIR_COMMAND = ("run",)
+"""Verbs whose exit code is their command's: what goes wrong here has one of its own."""
+OUR_FAILURE = 125
 COMPLETION = "_FUSECAS_COMPLETE"
 
 
@@ -172,7 +176,7 @@ def _failed(call: Call, error: FusecasError, cause: Exception) -> int:
         raise
     except OSError:  # the answer can't be written anywhere: what is left of it is the exit code
         drop_output(errors=True)
-    return error.exit_code
+    return OUR_FAILURE if call.verb in OF_THEIR_COMMAND else error.exit_code
 
 
 def _usage_error(error: click.ClickException) -> UsageError:

@@ -1,5 +1,6 @@
 """What is done in a workspace: status, commit, checkout, undo, redo."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,11 +123,11 @@ def _step(
     return done
 
 
-def layer_text(layer: str) -> str:
-    return output.paint(output.short(bytes.fromhex(layer)), "yellow")
+def layer_text(layer: str, stream: Any = None) -> str:
+    return output.paint(output.short(bytes.fromhex(layer)), "yellow", stream)
 
 
-def names_text(done: dict[str, Any]) -> str:
+def names_text(done: Mapping[str, Any]) -> str:
     """`2 changed, 1 added`, of what a move came to."""
     parts = [f"{done[each]} {each}" for each in COUNTS if done[each]]
     return ", ".join(parts) or "no file differs"

@@ -20,14 +20,16 @@ from fusecas.daemon.changes import Changes
 from fusecas.daemon.control import Control, Method
 from fusecas.daemon.keeping import Keeper, close_all
 from fusecas.daemon.rpc import problem
+from fusecas.daemon.running import RunCalls
 from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
 from fusecas.mount.device import other_places
 from fusecas.mount.mountpoint import prepare, record
 from fusecas.mount.session import MountSession
 from fusecas.parameters import checked
+from fusecas.run.runs import Runs
 from fusecas.store.repository import FOLDER, Repository
 from fusecas.wire import path_fields
-from fusecas.workspace.calls import CALLS, Call
+from fusecas.workspace.calls import CALLS, MOVING, Call, Parameters
 from fusecas.workspace.workspaces import Workspaces
 
 log = logging.getLogger("fusecas.daemon")
@@ -42,6 +44,7 @@ class Daemon:
     def __init__(self, repository: Repository, name: str, mountpoint: Path, allow_other: bool) -> None:
         self._repository = repository
         self._workspaces = Workspaces(repository, name)
+        self._runs = Runs(repository.store, repository.folder)
         self._name = name
         # Of their own: commits that wait for each other must not take the threads that an fsync needs.
         self._threads = trio.CapacityLimiter(MOST_THREADS)
@@ -52,9 +55,14 @@ class Daemon:
     async def run(self, ready: Any) -> None:
         changes = Changes(lambda ws: self._workspaces.get(ws or self._name).overlay)
         methods: dict[str, Method] = {each: partial(self._call, call) for each, call in CALLS.items()}
+        methods |= {each: partial(self._move, CALLS[each]) for each in MOVING}
         methods |= {"status": self._status, "umount": self._umount, "ws.rm": self._ws_rm, **changes.methods}
         methods |= {each: partial(self._made, CALLS[each]) for each in ("fork", "ws.create")}
-        self._control = control = Control(self._repository.folder, methods, changes.conversations)
+        running = RunCalls(self._runs, self._workspaces, self._place_of)
+        methods |= running.methods
+        conversations = {**changes.conversations, **running.conversations}
+        self._control = control = Control(self._repository.folder, methods, conversations)
+        await trio.to_thread.run_sync(self._runs.recover)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_requests, nursery.cancel_scope)
@@ -96,22 +104,36 @@ class Daemon:
     async def _call(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
         return await trio.to_thread.run_sync(call, self._workspaces, params, limiter=self._threads)
 
+    async def _move(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
+        def moved(workspaces: Workspaces, params: Parameters) -> dict[str, Any]:
+            self._runs.refuse_if_running(workspaces.get(params.get("ws") or workspaces.default))
+            return call(workspaces, params)
+
+        return await self._call(moved, params)
+
     async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
         found = await self._call(CALLS["status"], params)
         return {**found, **self._path_fields(found["workspace"], "mountpoint"), "pid": os.getpid()}
 
+    def _place_of(self, name: str) -> Path:
+        return self._mountpoint if name == self._name else self._mountpoint / FOLDER / "ws" / name
+
     def _path_fields(self, name: str, field: str) -> dict[str, str]:
-        place = self._mountpoint if name == self._name else self._mountpoint / FOLDER / "ws" / name
-        return path_fields(os.fsencode(place), field)
+        return path_fields(os.fsencode(self._place_of(name)), field)
 
     async def _made(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
         made = await self._call(call, params)
         return {**made, **self._path_fields(made["workspace"], "path")}
 
+    def _remove(self, workspaces: Workspaces, params: Parameters) -> dict[str, Any]:
+        if isinstance(name := params.get("name"), str):
+            self._runs.refuse_if_running(workspaces.get(name))
+        return CALLS["ws.rm"](workspaces, params)
+
     async def _ws_rm(self, params: dict[str, Any]) -> dict[str, Any]:
         if params.get("name") == self._name:
             raise Refused(f"workspace {self._name} is mounted", hint="fusecas umount")
-        removed = await self._call(CALLS["ws.rm"], params)
+        removed = await self._call(self._remove, params)
         self._session.end_workspace(removed["workspace"])
         await trio.to_thread.run_sync(self._session.forget_name, removed["workspace"])
         return removed
@@ -133,6 +155,8 @@ class Daemon:
 def main() -> int:
     folder, name, mountpoint, allow_other, ready_text = sys.argv[1:]
     ready_on = int(ready_text)
+    if ready_on >= 0 and os.fork():
+        os._exit(0)  # whoever started us is not our parent: it may be one that ends all that it leaves
     sys.setswitchinterval(0.0005)
 
     def ready(error: FusecasError | None) -> None:

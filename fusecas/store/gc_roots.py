@@ -14,6 +14,7 @@ from fusecas.store.environment import KV
 from fusecas.store.ids import ObjectId
 from fusecas.store.liveness import Liveness
 from fusecas.store.rows import Hold, LayerTimes, Live, Operation, Recent, RefRow, SessionRow
+from fusecas.store.run_rows import Record
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.tables import ROOT_TABLES, SESSION_KEY, Table, to_session_key, to_u64, u64
 
@@ -66,7 +67,12 @@ class RootScan:
         elif since > 0:
             self._steps = [Table.RECENT, Table.OPS]
         else:
-            self._steps = [Table.REFS, Table.LIVE, Table.OPS]  # the times of a layer are reached with the layer
+            self._steps = [
+                Table.REFS,
+                Table.LIVE,
+                Table.OPS,
+                Table.RECORDS,
+            ]  # the times of a layer are reached with the layer
         self._start = b""
 
     def run(self, snapshot: Snapshot, reached: Reached, deadline: float) -> bool:
@@ -138,6 +144,9 @@ def reach_row(snapshot: Snapshot, table: Table, key: bytes, value: bytes | memor
             reached.reach(snapshot, RefRow.decode(value).target)
         case Table.LIVE:
             for each in Live.decode(value).roots():
+                reached.reach(snapshot, each)
+        case Table.RECORDS:
+            for each in Record.decode(value).roots():
                 reached.reach(snapshot, each)
         case Table.LAYER_TIMES if snapshot.row(key) is not None:
             reached.reach(snapshot, LayerTimes.decode(value).times)

@@ -9,7 +9,7 @@ import signal
 import struct
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, Never
@@ -128,7 +128,18 @@ class LmdbEnvironment:
             return {table: self._env.open_db(table.value.encode(), txn=txn) for table in Table}
 
     def _open_tables(self) -> dict[Table, Any]:
-        return {table: self._env.open_db(table.value.encode(), create=False) for table in Table}
+        try:
+            return {table: self._env.open_db(table.value.encode(), create=False) for table in Table}
+        except lmdb.NotFoundError:
+            if not self._has_table(Table.META):
+                raise
+            return self._create_tables()  # of an earlier version, which had fewer of them
+
+    def _has_table(self, table: Table) -> bool:
+        with suppress(lmdb.NotFoundError):
+            self._env.open_db(table.value.encode(), create=False)
+            return True
+        return False
 
     def _open(self, create: bool) -> Any:
         size = MAP_SIZE

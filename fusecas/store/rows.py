@@ -4,9 +4,10 @@ Each `decode` accepts what `encode` can give, and raises DamagedEnvironment for 
 must never be more than a typed error.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from fusecas import _native
@@ -16,6 +17,8 @@ from fusecas.store.tables import unreadable
 
 HIT_BYTES = 5
 ID_BYTES = 32
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 T = TypeVar("T")
 
@@ -29,8 +32,11 @@ def reading(what: str) -> Iterator[None]:
         raise unreadable(what, error) from error
 
 
-def fields_of(value: Value, *names: str) -> dict[str, Any]:
+def fields_of(value: Value, *names: str, later: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+    """Exactly these. `later`: what rows of earlier versions lack, and what that means."""
     fields = _native.cbor_decode(value)
+    if isinstance(fields, dict):
+        fields = {**later, **fields}
     if not isinstance(fields, dict) or fields.keys() != set(names):
         raise ValueError("other fields than it should have")
     return fields
@@ -186,6 +192,7 @@ class Live(NamedTuple):
     times: TimesId | None
     inodes: InodesId | None = None
     baseline: TimesId | None = None
+    baseline_state: StateId | None = None
     ranges: tuple[Range, ...] = ()
     needs: tuple[ObjectId, ...] = ()
     owner: tuple[int, int] = (0, 0)
@@ -200,7 +207,7 @@ class Live(NamedTuple):
 
     def roots(self) -> list[ObjectId]:
         """What this row keeps alive."""
-        named = [self.layer, self.state, self.times, self.inodes, self.baseline, *self.needs]
+        named = [self.layer, self.state, self.times, self.inodes, self.baseline, self.baseline_state, *self.needs]
         return [each for each in named if each is not None]
 
     def encode(self) -> bytes:
@@ -211,6 +218,7 @@ class Live(NamedTuple):
                 "times": self.times,
                 "inodes": self.inodes,
                 "baseline": self.baseline,
+                "baseline_state": self.baseline_state,
                 "ranges": [each.as_list() for each in self.ranges],
                 "needs": list(self.needs),
                 "owner": list(self.owner),
@@ -224,7 +232,7 @@ class Live(NamedTuple):
     @classmethod
     def decode(cls, value: Value) -> Self:
         with reading("a live row"):
-            fields = fields_of(value, *cls._fields)
+            fields = fields_of(value, *cls._fields, later={"baseline_state": None})
             uid, gid = items_of(fields["owner"], 2)
             if not isinstance(fields["ranges"], list) or not isinstance(fields["needs"], list):
                 raise ValueError("ranges or needs that are no lists")
@@ -234,6 +242,7 @@ class Live(NamedTuple):
                 times=id_or_none(fields["times"], TimesId),
                 inodes=id_or_none(fields["inodes"], InodesId),
                 baseline=id_or_none(fields["baseline"], TimesId),
+                baseline_state=id_or_none(fields["baseline_state"], StateId),
                 ranges=tuple(Range.of(each) for each in fields["ranges"]),
                 needs=tuple(an_id(each) for each in fields["needs"]),
                 owner=(a_number(uid), a_number(gid)),

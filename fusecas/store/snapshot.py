@@ -11,6 +11,7 @@ from fusecas import _native
 from fusecas.errors import (
     AmbiguousPrefix,
     CorruptObject,
+    DamagedEnvironment,
     InvalidObject,
     MissingObject,
     ObjectNotFound,
@@ -20,7 +21,8 @@ from fusecas.store import packs
 from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV, Value
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LayerId, ObjectId, TimesId
-from fusecas.store.rows import LayerTimes, Live, Operation, RefRow, Row
+from fusecas.store.rows import LayerTimes, Live, Operation, RefRow, Row, items_of, reading, some_bytes
+from fusecas.store.run_rows import Record, Result
 from fusecas.store.tables import Table, to_u64, u64, unreadable
 
 HEX_DIGITS = frozenset("0123456789abcdef")
@@ -222,6 +224,30 @@ class Snapshot:
     def list_live(self) -> Iterator[tuple[bytes, Live]]:
         for key, value in self.kv.scan(Table.LIVE):
             yield key, Live.decode(value)
+
+    def record(self, number: bytes) -> Record | None:
+        """Of an execution."""
+        value = self.kv.get(Table.RECORDS, number)
+        return None if value is None else Record.decode(value)
+
+    def list_records(self) -> Iterator[tuple[bytes, Record]]:
+        for key, value in self.kv.scan(Table.RECORDS):
+            yield key, Record.decode(value)
+
+    def result(self, action: ObjectId) -> Result | None:
+        """What an action came to, if all of it is still there."""
+        value = self.kv.get(Table.ACTIONS, action)
+        found = None if value is None else Result.decode(value)
+        return found if found is not None and all(map(self.has, found.needs())) else None
+
+    def domain(self) -> tuple[bytes, bytes]:
+        """The cache domain of this repository, and its secret."""
+        value = self.kv.get(Table.META, b"domain")
+        if value is None:
+            raise DamagedEnvironment("the store has no cache domain")
+        with reading("the cache domain"):
+            name, secret = items_of(_native.cbor_decode(value), 2)
+            return some_bytes(name), some_bytes(secret)
 
     def layer_times(self, layer: LayerId) -> TimesId | None:
         value = self.kv.get(Table.LAYER_TIMES, layer)

@@ -25,12 +25,13 @@ class Table(StrEnum):
     ACTIONS = "actions"
     BY_PROGRAM = "by_program"
     BY_FAMILY = "by_family"
+    RECORDS = "records"
     NORM = "norm"
     BOUND = "bound"
     ALIAS = "alias"
 
 
-ROOT_TABLES = (Table.REFS, Table.LIVE, Table.LAYER_TIMES, Table.OPS)
+ROOT_TABLES = (Table.REFS, Table.LIVE, Table.LAYER_TIMES, Table.OPS, Table.RECORDS)
 """Whose rows make roots, and are noted in `recent`: there each goes by its place here."""
 
 U64 = struct.Struct(">Q")

@@ -16,6 +16,7 @@ from fusecas.store.environment import KV
 from fusecas.store.ids import ContentId, Kind, LayerId, ObjectId, TimesId
 from fusecas.store.names import check_ref
 from fusecas.store.rows import Cursor, LayerTimes, Live, LivePair, Move, Operation, Recent, RefRow
+from fusecas.store.run_rows import Record, Result
 from fusecas.store.snapshot import Snapshot, ref_key
 from fusecas.store.tables import ROOT_TABLES, Table, u64
 
@@ -133,6 +134,15 @@ class Transaction(Snapshot):
             self._must_be_live(each, "a live row")
         serial = self._root_serial(Table.LIVE, workspace_id)
         self.kv.put(Table.LIVE, workspace_id, live._replace(serial=serial).encode())
+
+    def set_record(self, number: bytes, record: Record) -> None:
+        for each in record.roots():
+            self._must_be_live(each, "the record of a run")
+        self._root_serial(Table.RECORDS, number)
+        self.kv.put(Table.RECORDS, number, record.encode())
+
+    def set_result(self, action: ObjectId, result: Result) -> None:
+        self.kv.put(Table.ACTIONS, action, result.encode())
 
     def set_layer_times(self, layer: LayerId, times: TimesId) -> None:
         self._must_be_live(layer, "a row of times")

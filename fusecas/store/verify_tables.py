@@ -15,6 +15,7 @@ from fusecas.store.environment import Value
 from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.kinds import Workspace
 from fusecas.store.rows import Hold, LayerTimes, Live, Operation, Recent, RefRow, Row, SessionRow, decode_count
+from fusecas.store.run_rows import Record, Result
 from fusecas.store.snapshot import Snapshot, read_name, ref_key
 from fusecas.store.tables import ROOT_TABLES, Table, to_session_key, to_u64, u64
 from fusecas.store.walk import Numbers
@@ -44,6 +45,7 @@ class TableFindings:
         self._times()
         self._sessions()
         self._recent()
+        self._runs()
         self._gc()
 
     def _scan(self, table: Table, start: bytes = b"") -> Iterator[tuple[bytes, Value]]:
@@ -211,6 +213,14 @@ class TableFindings:
             self._serial("a row of recent", to_u64(key))
             if recent is not None and recent.table >= len(ROOT_TABLES):
                 self.problems.append(f"a row of recent names table {recent.table}, which is not known")
+
+    def _runs(self) -> None:
+        for _, value in self._scan(Table.RECORDS):
+            record = self._try(lambda: Record.decode(value))  # noqa: B023
+            if record is not None:
+                self._needs(*record.roots())
+        for _, value in self._scan(Table.ACTIONS):
+            self._try(lambda: Result.decode(value))  # noqa: B023
 
     def _gc(self) -> None:
         marks = self._try(lambda: read_marks(self._kv, NO_MARKS))

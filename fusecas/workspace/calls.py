@@ -36,7 +36,7 @@ def status(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 
 def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     given = checked(parameters, message=(str, None), **WHERE, **WHO)
-    done = _workspace(workspaces, given).commit(given["message"], _deed(given))
+    done = _workspace(workspaces, given).commit(given["message"], deed_of(given))
     return {
         "layer": None if done.layer is None else done.layer.hex(),
         "state": done.state.hex(),
@@ -53,7 +53,7 @@ def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
         found = revisions.resolve(snapshot, given["ref"], workspace.name)
         return Target(found.layer, found.state, found.times)
 
-    return _moved(workspace, workspace.checkout(find, _deed(given)))
+    return _moved(workspace, workspace.checkout(find, deed_of(given)))
 
 
 def undo(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
@@ -84,25 +84,25 @@ def put_layer(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
         raise UsageError("the parameter owner is [uid, gid]")
     state = StateId(_id(given["state"]))
     times = None if given["times"] is None else TimesId(_id(given["times"]))
-    moved = workspace.put_layer(given["verb"], state, times, (owner[0], owner[1]), given["message"], _deed(given))
+    moved = workspace.put_layer(given["verb"], state, times, (owner[0], owner[1]), given["message"], deed_of(given))
     return _moved(workspace, moved)
 
 
 def fork(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     given = checked(parameters, name=(str, REQUIRED), **WHERE, **WHO)
-    made = workspaces.fork(given["name"], given["ws"] or workspaces.default, _deed(given))
+    made = workspaces.fork(given["name"], given["ws"] or workspaces.default, deed_of(given))
     return {"workspace": given["name"], "id": made.hex()}
 
 
 def ws_create(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     given = checked(parameters, name=(str, REQUIRED), **WHO)
-    made = workspaces.create(given["name"], _deed(given))
+    made = workspaces.create(given["name"], deed_of(given))
     return {"workspace": given["name"], "id": made.hex()}
 
 
 def ws_rm(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     given = checked(parameters, name=(str, REQUIRED), force=(bool, False), **WHO)
-    workspaces.remove(given["name"], _deed(given), force=given["force"])
+    workspaces.remove(given["name"], deed_of(given), force=given["force"])
     return {"workspace": given["name"]}
 
 
@@ -117,6 +117,8 @@ CALLS: dict[str, Call] = {
     "ws.create": ws_create,
     "ws.rm": ws_rm,
 }
+MOVING = ("commit", "checkout", "undo", "redo", "put_layer")
+"""What must wait while a command is running there."""
 
 
 # ---- parameters
@@ -130,10 +132,10 @@ def _steps(workspaces: Workspaces, parameters: Parameters) -> tuple[Workspace, i
     given = checked(parameters, steps=(int, 1), **WHERE, **WHO)
     if given["steps"] < 1:
         raise UsageError("the parameter steps is 1 or more")
-    return _workspace(workspaces, given), given["steps"], _deed(given)
+    return _workspace(workspaces, given), given["steps"], deed_of(given)
 
 
-def _deed(given: Parameters) -> Deed:
+def deed_of(given: Parameters) -> Deed:
     return Deed(tuple(str(each).encode(errors="surrogateescape") for each in given["argv"]), given["actor"])
 
 

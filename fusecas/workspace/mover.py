@@ -118,6 +118,8 @@ class Mover:
             fallback = fallback_time(snapshot, self._name)
         live = head.live
         kept = Kept(self._store)
+        if target.make_times is not None:
+            target = target._replace(times=target.make_times(kept.load, kept.save))
         planner = Planner(
             Side(before, DirIds(before.tree, live.times, live.inodes, live.first_inode)),
             after,
@@ -142,10 +144,10 @@ class Mover:
             return Moved(target.layer, target.state, None), Stale([], [])
 
         def publish(transaction: Transaction) -> Published:
-            layer = target.layer if target.make_layer is None else target.make_layer(transaction, head)
+            layer = target.layer if target.make_layer is None else target.make_layer(transaction, head, target.times)
             ranges = (Range(self._overlay.stream, self._overlay.position),)
             row = row_over(transaction, self._overlay, head.live, target.state, plan.root, ranges, plan.leaving)
-            row = row._replace(layer=layer, baseline=target.times, owner=owner)
+            row = row._replace(layer=layer, baseline=target.times, baseline_state=target.state, owner=owner)
             return Published(layer, heads.advance(transaction, head, row, verb, *deed, cursor=target.cursor))
 
         layer, operation = kept.publish(publish)

@@ -181,6 +181,22 @@ class Workspace:
             self.caches.flush()
             return self._seal(lambda transaction, sealed: self._to_layer(transaction, sealed, message, deed))
 
+    def seal_into(self, publish: Callable[[Transaction, Head], Committed]) -> Committed:
+        """What is here now becomes a state, and `publish`, in the same transaction, says what becomes of it: the head
+        that it is given stands on it already. As durable as a commit."""
+
+        def sealed_into(transaction: Transaction, sealed: Sealed | None) -> Committed:
+            head = heads.read_head(transaction, self.name)
+            return publish(transaction, head._replace(live=self._sealed_row(transaction, head.live, sealed)))
+
+        with self._sealing:
+            self.caches.flush()
+            return self._seal(sealed_into)
+
+    def bring(self, verb: str, find: Find, deed: Deed) -> Moved:
+        """As `checkout`, for what comes to the head from elsewhere."""
+        return self._move(verb, deed, find)
+
     def seal(self) -> StateId:
         """A state with what is here now, which the workspace then stands on; the head stays."""
         with self._sealing:
@@ -426,7 +442,7 @@ class Workspace:
     ) -> Moved:
         """A new layer with a whole state from elsewhere on the head, and the workspace at it."""
 
-        def layer_on(transaction: Transaction, head: Head) -> LayerId:
+        def layer_on(transaction: Transaction, head: Head, times: TimesId | None) -> LayerId:
             program = {"verb": verb}
             return heads.add_layer(transaction, head.workspace.layer, state, times, program=program, message=message)
 
@@ -435,7 +451,7 @@ class Workspace:
             is_there = layer is not None and heads.state_of(snapshot, layer) == state
             return Target(layer, state, times, owner=owner, make_layer=None if is_there else layer_on)
 
-        return self._move(verb, deed, find)
+        return self.bring(verb, find, deed)
 
     def _move(self, verb: str, deed: Deed, find: Find) -> Moved:
         mover = Mover(self.store, self.overlay, self.name)

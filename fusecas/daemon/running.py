@@ -1,0 +1,167 @@
+"""Runs over the socket: a client begins one, executes the command itself, and ends it on the same connection."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from fusecas.daemon.connection import Caller
+from fusecas.errors import UsageError
+from fusecas.parameters import REQUIRED, checked
+from fusecas.run.request import Request
+from fusecas.run.runs import Ended, Outcome, Running, Runs, Served
+from fusecas.store.kinds import Program, is_program
+from fusecas.store.run_rows import Window
+from fusecas.wire import path_fields
+from fusecas.workspace.calls import WHERE, WHO, deed_of
+from fusecas.workspace.workspaces import Workspaces
+
+PlaceOf = Callable[[str], Path]
+
+
+class RunCalls:
+    """`place_of` says where a workspace is in the mount."""
+
+    def __init__(self, runs: Runs, workspaces: Workspaces, place_of: PlaceOf) -> None:
+        self._runs = runs
+        self._workspaces = workspaces
+        self._place_of = place_of
+        self.methods = {"run.end": self._end, "place": self._place}
+        self.conversations = {"run.begin": self._begin}
+
+    async def _place(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Where a workspace is."""
+        name = checked(params, **WHERE)["ws"] or self._workspaces.default
+        workspace = await trio.to_thread.run_sync(self._workspaces.get, name)
+        return {"workspace": name, **path_fields(os.fsencode(self._place_of(workspace.name)), "place")}
+
+    async def _begin(self, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        given = checked(
+            params,
+            program=(dict, REQUIRED),
+            cwd=(list, []),
+            env=(list, REQUIRED),
+            umask=(int, 0o022),
+            privileged=(bool, False),
+            message=(str, None),
+            serve=(bool, True),
+            keep=(bool, True),
+            max_age=(int, None),
+            **WHERE,
+            **WHO,
+        )
+        workspace = await trio.to_thread.run_sync(self._workspaces.get, given["ws"] or self._workspaces.default)
+        place = self._place_of(workspace.name)
+        request = Request(
+            program=_program(given["program"]),
+            cwd=_below(os.fsencode(place), b"".join(map(_bytes, given["cwd"]))),
+            place=os.fsencode(place),
+            env=_pairs(given["env"]),
+            umask=given["umask"],
+            privileged=given["privileged"],
+            message=given["message"],
+            serve=given["serve"],
+            keep=given["keep"],
+            max_age=given["max_age"],
+        )
+        begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
+        if isinstance(begun, Served):
+            return {"workspace": workspace.name, **_served(begun)}
+        number = begun.number
+        watch = caller.connection.subscribe(partial(self._watch, number))
+        caller.afterwards(watch.begin)
+        return {"workspace": workspace.name, **path_fields(os.fsencode(place), "place"), **self._running(begun)}
+
+    def _running(self, begun: Running) -> dict[str, Any]:
+        logs = [path_fields(os.fsencode(each)) for each in self._runs.logs(begun.number)]
+        where = path_fields(begun.request.cwd, "cwd")
+        return {"cached": False, "run": begun.number.hex(), "action": begun.key.id.hex(), "logs": logs, **where}
+
+    async def _watch(self, number: bytes, _subscription: int) -> None:
+        """A client that goes without ending its run has interrupted it."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._runs.interrupt, number)
+
+    async def _end(self, params: dict[str, Any]) -> dict[str, Any]:
+        given = checked(
+            params,
+            run=(str, REQUIRED),
+            exit=(int, REQUIRED),
+            signal=(int, None),
+            started=(int, REQUIRED),
+            ended=(int, REQUIRED),
+            killed=(list, []),
+            keep=(bool, True),
+            **WHO,
+        )
+        try:
+            number = bytes.fromhex(given["run"])
+        except ValueError as error:
+            raise UsageError(f"{given['run']!r} is no run") from error
+        killed = tuple(map(str, given["killed"]))
+        window = Window(given["started"], given["ended"])
+        outcome = Outcome(given["exit"], given["signal"], window, killed, given["keep"])
+        return _ended(await trio.to_thread.run_sync(self._runs.end, number, outcome, deed_of(given)))
+
+
+def _served(served: Served) -> dict[str, Any]:
+    result = served.result
+    return {
+        "cached": True,
+        "run": result.record.hex(),
+        "layer": served.layer.hex(),
+        "exit": result.exit,
+        "recorded_ns": str(result.window.end),
+        "took_ns": str(result.window.end - result.window.start),
+        "stdout": result.stdout.hex(),
+        "stderr": result.stderr.hex(),
+        "added": served.added,
+        "removed": served.removed,
+        "changed": served.changed,
+    }
+
+
+def _ended(ended: Ended) -> dict[str, Any]:
+    return {
+        "layer": None if ended.layer is None else ended.layer.hex(),
+        "edits": None if ended.edits is None else ended.edits.hex(),
+        "added": ended.added,
+        "removed": ended.removed,
+        "changed": ended.changed,
+    }
+
+
+def _below(place: bytes, cwd: bytes) -> bytes:
+    """Where that is in the workspace; its root if it is elsewhere."""
+    return cwd[len(place) + 1 :] if cwd.startswith(place + b"/") else b""
+
+
+def _program(given: dict[str, Any]) -> Program:
+    """{shell: text} or {argv: words}; texts as lists of one, for what is not UTF-8."""
+    found: dict[str, Any] = {}
+    match given:
+        case {"shell": [str(text)]}:
+            found = {"shell": _bytes(text)}
+        case {"argv": list(words)}:
+            found = {"argv": [_bytes(word) for word in words]}
+    if not found or not is_program(found) or len(given) != 1:
+        raise UsageError("the parameter program is {shell: [text]} or {argv: [word…]}")
+    return found
+
+
+def _pairs(given: list[Any]) -> list[tuple[bytes, bytes]]:
+    if not all(isinstance(each, list) and len(each) == 2 for each in given):
+        raise UsageError("the parameter env is a list of [name, value]")
+    return [(_bytes(name), _bytes(value)) for name, value in given]
+
+
+def _bytes(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise UsageError(f"{str(text)[:100]!r} is no text")
+    return text.encode(errors="surrogateescape")

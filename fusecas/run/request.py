@@ -1,0 +1,65 @@
+"""What is asked for when a command is to be run, and the key that is made of it."""
+
+import platform
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fusecas import _native
+from fusecas.run import times
+from fusecas.run.environment import digests
+from fusecas.store.ids import Kind, ObjectId
+from fusecas.store.kinds import Action, Program, to_ref
+from fusecas.store.rows import Live
+from fusecas.store.snapshot import Snapshot
+
+RUN = "run"
+
+
+class Request(NamedTuple):
+    """`program`: {shell: text} or {argv: words}. `cwd`: from the workspace's root. `place`: where the workspace is.
+
+    `serve`: whether a result that is known may be put in place; `keep`: whether this one may be, later.
+    """
+
+    program: Program
+    cwd: bytes
+    place: bytes
+    env: Sequence[tuple[bytes, bytes]]
+    umask: int
+    privileged: bool
+    message: str | None = None
+    serve: bool = True
+    keep: bool = True
+    max_age: int | None = None
+
+
+class Key(NamedTuple):
+    """An action, and what it is made of that moves: the state and the times it is for."""
+
+    id: ObjectId
+    data: bytes
+    live: Live
+
+
+def key_of(snapshot: Snapshot, live: Live, request: Request) -> Key:
+    domain, secret = snapshot.domain()
+    action = Action(
+        kind=RUN,
+        program=request.program,
+        cwd=request.cwd,
+        inputs=((b"/", "state", to_ref(live.state)),),
+        touched=times.touched(snapshot, live),
+        env=digests(request.env, request.place, secret),
+        stdin=None,
+        tty=False,
+        umask=request.umask,
+        privileged=request.privileged,
+        platform=this_platform(),
+        domain=domain,
+    )
+    data = action.encode()
+    return Key(ObjectId(_native.node_id(Kind.ACTION, data)), data, live)
+
+
+def this_platform() -> dict[str, Any]:
+    return {"os": platform.system().lower(), "arch": platform.machine()}

@@ -1,0 +1,311 @@
+"""The bracket of a run: what is done before a command and after it (docs/dev/runs.md). Thread-safe."""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from fusecas.errors import InUse, NotFound
+from fusecas.run import times
+from fusecas.run.request import Key, Request, key_of
+from fusecas.store import heads
+from fusecas.store.diff import ChangeKind, diff_states
+from fusecas.store.heads import Head
+from fusecas.store.ids import ContentId, LayerId, StateId, TimesId
+from fusecas.store.prolly import Loader, Saver
+from fusecas.store.rows import Operation
+from fusecas.store.run_rows import DONE, INTERRUPTED, RUNNING, Record, Result, Window
+from fusecas.store.snapshot import Snapshot
+from fusecas.store.store import Store
+from fusecas.store.transaction import Transaction
+from fusecas.workspace.mover import Deed
+from fusecas.workspace.target import Target
+from fusecas.workspace.workspace import Committed, Workspace
+
+LOGS = "run/logs"
+OUTPUTS = ("stdout", "stderr")
+
+
+class Running(NamedTuple):
+    """A command that is executed now."""
+
+    number: bytes
+    workspace: Workspace
+    request: Request
+    key: Key
+    started: int
+
+
+class Outcome(NamedTuple):
+    """What the executor says of a command. `killed`: descendants that were still there when it had ended. `keep`:
+    whether its output is whole."""
+
+    exit: int
+    signal: int | None
+    window: Window
+    killed: tuple[str, ...] = ()
+    keep: bool = True
+
+
+class Served(NamedTuple):
+    """A hit: the result of `record`, put in place."""
+
+    layer: LayerId
+    result: Result
+    added: int
+    removed: int
+    changed: int
+
+
+class Ended(NamedTuple):
+    """What a run came to. `layer` is None if it failed or changed nothing; `edits`: of what was uncommitted before."""
+
+    layer: LayerId | None
+    edits: LayerId | None
+    added: int
+    removed: int
+    changed: int
+
+
+class HasMoved(Exception):
+    """The workspace no longer stands where the key was made."""
+
+
+class Runs:
+    """Of one repository: at most one run in each workspace."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store = store
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._running: dict[bytes, bytes] = {}
+        self._runs: dict[bytes, Running] = {}
+
+    def recover(self) -> None:
+        """What a former daemon left running was interrupted."""
+        with self._store.read() as snapshot:
+            left = [(number, record) for number, record in snapshot.list_records() if record.status == RUNNING]
+        for number, record in left:
+            with self._store.write() as transaction:
+                transaction.set_record(number, record._replace(status=INTERRUPTED))
+        for log in self._logs_folder().iterdir():
+            log.unlink()
+
+    def refuse_if_running(self, workspace: Workspace) -> None:
+        """For whatever moves a workspace."""
+        with self._lock:
+            number = self._running.get(workspace.id)
+        if number is not None:
+            raise InUse(f"a command is running in workspace {workspace.name}", hint=f"run {number.hex()[:12]}")
+
+    def begin(self, workspace: Workspace, request: Request, deed: Deed) -> Running | Served:
+        """A hit, put in place; or the run to be executed, which `end` or `interrupt` then ends."""
+        number = new_number()
+        with self._lock:
+            if workspace.id in self._running:
+                raise InUse(f"a command is running in workspace {workspace.name} already", hint="wait for it")
+            self._running[workspace.id] = number
+        try:
+            begun = self._begin(workspace, request, deed, number)
+        except BaseException:
+            self._forget(workspace, number)
+            raise
+        if isinstance(begun, Served):
+            self._forget(workspace, number)
+        else:
+            self._runs[number] = begun
+        return begun
+
+    def _begin(self, workspace: Workspace, request: Request, deed: Deed, number: bytes) -> Running | Served:
+        while True:
+            workspace.seal()
+            with self._store.read() as snapshot:
+                key = key_of(snapshot, heads.read_head(snapshot, workspace.name).live, request)
+                result = snapshot.result(key.id) if request.serve else None
+            if result is not None and is_fresh(result, request.max_age):
+                try:
+                    return self._serve(workspace, request, key, result, deed)
+                except HasMoved:
+                    continue
+            started = time.time_ns()
+            with self._store.write() as transaction:
+                transaction.set_record(
+                    number, Record(workspace.id, RUNNING, key.data, base=key.live.state, started=started)
+                )
+            return Running(number, workspace, request, key, started)
+
+    def _serve(self, workspace: Workspace, request: Request, key: Key, result: Result, deed: Deed) -> Served:
+        def make_times(load: Loader, save: Saver) -> TimesId | None:
+            now = time.time_ns()
+            return times.brought(result.base_times, result.times, key.live.times, result.window, now, load, save)
+
+        def make_layer(transaction: Transaction, head: Head, times: TimesId | None) -> LayerId:
+            transaction.set_result(key.id, result._replace(hits=result.hits + 1))
+            edits = edit_layer(transaction, head)
+            return run_layer(transaction, edits or head.workspace.layer, result.state, times, request, result.exit)
+
+        def find(_snapshot: Snapshot, head: Head) -> Target:
+            if (head.live.state, head.live.times) != (key.live.state, key.live.times):
+                raise HasMoved
+            return Target(None, result.state, None, make_layer=make_layer, make_times=make_times)
+
+        moved = workspace.bring("hit", find, deed)
+        assert moved.layer is not None, "a hit makes a layer"
+        return Served(moved.layer, result, moved.added, moved.removed, moved.changed)
+
+    def end(self, number: bytes, outcome: Outcome, deed: Deed) -> Ended:
+        """What the command did becomes layers; durable when this returns."""
+        run = self._runs.get(number)
+        if run is None:
+            raise NotFound(f"no run {number.hex()} is on")
+        try:
+            with self._store.session() as session:
+                outputs = [session.put_stream(log) for log in self._open_logs(number)]
+                session.flush()
+                ended = self._end(run, outcome, outputs, deed)
+        except BaseException:
+            self.interrupt(number)
+            raise
+        self._done(run)
+        return ended
+
+    def _end(self, run: Running, outcome: Outcome, outputs: list[ContentId], deed: Deed) -> Ended:
+        base = run.key.live
+        layers: list[LayerId | None] = [None, None]
+        stood: list[Head] = []
+
+        def publish(transaction: Transaction, head: Head) -> Committed:
+            stood[:] = [head]
+            is_changed = head.live.state != base.state
+            came_from = head._replace(live=head.live._replace(state=base.state, times=base.times))
+            operation: Operation | None = None
+            if not is_changed:
+                row = head.live._replace(baseline=head.live.times, baseline_state=head.live.state)
+                transaction.set_live(run.workspace.id, row)
+            elif outcome.exit:
+                operation = heads.advance(transaction, came_from, head.live, "run", *deed)
+            else:
+                layers[:] = self._layers(transaction, run, came_from, head)
+                row = head.live._replace(layer=layers[1], baseline=head.live.times, baseline_state=head.live.state)
+                operation = heads.advance(transaction, came_from, row, "run", *deed)
+                if run.request.keep and outcome.keep:
+                    result = Result(
+                        base=base.state,
+                        base_times=base.times,
+                        state=head.live.state,
+                        times=head.live.times,
+                        window=outcome.window,
+                        exit=0,
+                        stdout=outputs[0],
+                        stderr=outputs[1],
+                        record=run.number,
+                    )
+                    transaction.set_result(run.key.id, result)
+            record = Record(
+                run.workspace.id,
+                DONE,
+                run.key.data,
+                base=base.state,
+                started=outcome.window.start,
+                ended=outcome.window.end,
+                exit=outcome.exit,
+                signal=outcome.signal,
+                state=head.live.state,
+                layer=layers[1],
+                stdout=outputs[0],
+                stderr=outputs[1],
+                killed=outcome.killed,
+            )
+            transaction.set_record(run.number, record)
+            return Committed(layers[1], head.live.state, operation)
+
+        run.workspace.seal_into(publish)
+        return Ended(layers[1], layers[0], *self._counts(base.state, stood[0].live.state))
+
+    @staticmethod
+    def _layers(transaction: Transaction, run: Running, came_from: Head, head: Head) -> tuple[LayerId | None, LayerId]:
+        edits = edit_layer(transaction, came_from)
+        parent = edits or head.workspace.layer
+        return edits, run_layer(transaction, parent, head.live.state, head.live.times, run.request, 0)
+
+    def _counts(self, before: StateId, after: StateId) -> tuple[int, int, int]:
+        """(added, removed, changed) paths."""
+        counts = [0, 0, 0]
+        with self._store.read() as snapshot:
+            for change in diff_states(snapshot, before, after, renames=False):
+                kind = 0 if ChangeKind.ADDED in change.kinds else 1 if ChangeKind.REMOVED in change.kinds else 2
+                counts[kind] += 1
+        return counts[0], counts[1], counts[2]
+
+    def interrupt(self, number: bytes) -> None:
+        """It can't be ended as a run any more: what it has written is uncommitted."""
+        run = self._runs.get(number)
+        if run is None:
+            return
+        try:
+            with self._store.write() as transaction:
+                record = transaction.record(number)
+                if record is not None and record.status == RUNNING:
+                    transaction.set_record(number, record._replace(status=INTERRUPTED, ended=time.time_ns()))
+        finally:
+            self._done(run)
+
+    def _done(self, run: Running) -> None:
+        self._forget(run.workspace, run.number)
+        for log in self.logs(run.number):
+            log.unlink(missing_ok=True)
+
+    def _forget(self, workspace: Workspace, number: bytes) -> None:
+        with self._lock:
+            self._runs.pop(number, None)
+            if self._running.get(workspace.id) == number:
+                del self._running[workspace.id]
+
+    # output
+
+    def logs(self, number: bytes) -> list[Path]:
+        """Where the executor writes what the command says."""
+        return [self._logs_folder() / f"{number.hex()}.{each}" for each in OUTPUTS]
+
+    def _logs_folder(self) -> Path:
+        folder = self._folder / LOGS
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def _open_logs(self, number: bytes) -> list[BinaryIO]:
+        return [log.open("rb") for log in self.logs(number)]
+
+
+def is_fresh(result: Result, max_age: int | None) -> bool:
+    return max_age is None or time.time_ns() - result.window.end <= max_age
+
+
+def edit_layer(transaction: Transaction, head: Head) -> LayerId | None:
+    """What was uncommitted before a run, as a layer; None if nothing was."""
+    if head.live.state == heads.state_of(transaction, head.workspace.layer):
+        return None
+    return heads.add_layer(transaction, head.workspace.layer, head.live.state, head.live.times)
+
+
+def run_layer(
+    transaction: Transaction, parent: LayerId | None, state: StateId, times: TimesId | None, request: Request, exit: int
+) -> LayerId:
+    return heads.add_layer(
+        transaction,
+        parent,
+        state,
+        times,
+        program=request.program,
+        cwd=request.cwd,
+        exit=exit,
+        message=request.message,
+    )
+
+
+def new_number() -> bytes:
+    """Of an execution: in the order of time, and never the same (UUID version 7)."""
+    number = bytearray((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10))
+    number[6] = number[6] & 0x0F | 0x70
+    number[8] = number[8] & 0x3F | 0x80
+    return bytes(number)

@@ -1,0 +1,137 @@
+"""One run from a client's side: ask the daemon, execute the command here, tell what it came to."""
+
+import os
+import signal
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from fusecas import executor
+from fusecas.client import Client
+from fusecas.errors import UsageError
+from fusecas.executor import Command, Done, Stream, execute
+from fusecas.wire import path_of
+
+RUN_VARIABLE = "FUSECAS_RUN"
+SHELL = b"/bin/sh"
+
+
+class Program(NamedTuple):
+    """Either a text for the shell, or words."""
+
+    shell: bytes | None = None
+    argv: Sequence[bytes] = ()
+
+    def words(self) -> list[bytes]:
+        return [SHELL, b"-c", self.shell] if self.shell is not None else list(self.argv)
+
+    def as_parameter(self) -> dict[str, list[str]]:
+        if self.shell is not None:
+            return {"shell": [os.fsdecode(self.shell)]}
+        return {"argv": [os.fsdecode(each) for each in self.argv]}
+
+
+class Came(NamedTuple):
+    """What a run came to. `stdout`, `stderr`: ids of what is to be replayed, of a hit."""
+
+    exit: int
+    signal: int | None
+    cached: bool
+    answer: Mapping[str, Any]
+    done: Done | None
+
+
+def run(
+    client: Client,
+    program: Program,
+    *,
+    cwd: Path,
+    env: Mapping[bytes, bytes],
+    stdout: Sequence[BinaryIO],
+    stderr: Sequence[BinaryIO],
+    umask: int = 0o022,
+    timeout: float | None = None,
+    deed: Mapping[str, Any],
+    **options: Any,
+) -> Came:
+    """`stdout`, `stderr`: where the output goes, beside the record. `options`: ws, message, serve, keep, max_age."""
+    begun = client.call(
+        "run.begin",
+        program=program.as_parameter(),
+        cwd=[os.fsdecode(os.fsencode(cwd))],
+        env=[[os.fsdecode(name), os.fsdecode(value)] for name, value in env.items()],
+        umask=umask,
+        privileged=os.geteuid() == 0,
+        **options,
+        **deed,
+    )
+    if begun["cached"]:
+        return Came(begun["exit"], None, True, begun, None)
+    place = path_of(begun, "place")
+    seen = {
+        **env,
+        RUN_VARIABLE.encode(): begun["run"].encode(),
+        b"GIT_CEILING_DIRECTORIES": os.path.dirname(place),
+    }
+    command = Command(program.words(), os.path.join(place, path_of(begun, "cwd")), seen, umask, timeout)
+    done = _executed(command, [path_of(each) for each in begun["logs"]], stdout, stderr)
+    ended = client.call(
+        "run.end",
+        run=begun["run"],
+        exit=done.exit,
+        signal=done.signal,
+        started=done.started,
+        ended=done.ended,
+        killed=list(done.killed),
+        keep=not done.cut and not done.timed_out,
+        **deed,
+    )
+    return Came(done.exit, done.signal, False, {**begun, **ended}, done)
+
+
+def _executed(command: Command, logs: Sequence[bytes], stdout: Sequence[BinaryIO], stderr: Sequence[BinaryIO]) -> Done:
+    with ExitStack() as opened:
+        files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
+        try:
+            return execute(command, Stream([files[0], *stdout]), Stream([files[1], *stderr]))
+        except OSError as error:
+            said = f"{os.fsdecode(command.argv[0])}: {error.strerror}\n".encode(errors="surrogateescape")
+            for each in (files[1], *stderr):
+                each.write(said)
+                each.flush()
+            import time
+
+            now = time.time_ns()
+            return Done(executor.cannot_start(error), None, now, now, (), timed_out=False, cut=False)
+
+
+def refuse_own_files(place: Path) -> None:
+    """A descriptor on a file of the workspace would be input and result at once."""
+    workspace = os.stat(place).st_dev
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        found = os.fstat(descriptor)
+        if found.st_dev == workspace and os.path.isfile(f"/proc/self/fd/{descriptor}"):
+            raise UsageError(
+                f"{name} is a file of this workspace: it would be part of what is run, and of its result",
+                hint="redirect inside of the command, or to a file elsewhere",
+            )
+
+
+def die_of(number: int) -> None:
+    """As the command did: whoever waits for us is to see the same."""
+    if number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def as_text(data: bytes, name: str) -> dict[str, str]:
+    """Output in JSON; if it is not UTF-8, its bytes as well."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {name: data.decode(errors="replace"), f"{name}_b64": b64encode(data).decode()}

@@ -1,0 +1,115 @@
+"""The rows that runs leave: what an action has come to, and a record of each execution (docs/format.md)."""
+
+from typing import Any, NamedTuple, Self
+
+from fusecas import _native
+from fusecas.store.environment import Value
+from fusecas.store.ids import ContentId, LayerId, ObjectId, StateId, TimesId
+from fusecas.store.rows import a_number, a_text, an_id, fields_of, id_or_none, items_of, reading, some_bytes
+
+
+class Window(NamedTuple):
+    """From the beginning of a command to the end of its last descendant, in ns since 1970."""
+
+    start: int
+    end: int
+
+
+class Result(NamedTuple):
+    """What an action came to, to be put in place instead of doing it again. Weak: it keeps nothing alive.
+
+    `base_times`, `times`: before and after. `record`: the execution that it is of.
+    """
+
+    base: StateId
+    base_times: TimesId | None
+    state: StateId
+    times: TimesId | None
+    window: Window
+    exit: int
+    stdout: ContentId
+    stderr: ContentId
+    record: bytes
+    hits: int = 0
+
+    def needs(self) -> list[ObjectId]:
+        named = [self.base, self.base_times, self.state, self.times, self.stdout, self.stderr]
+        return [each for each in named if each is not None]
+
+    def encode(self) -> bytes:
+        return _native.cbor_encode({**self._asdict(), "window": list(self.window)})
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        with reading("the result of an action"):
+            fields = fields_of(value, *cls._fields)
+            return cls(
+                base=StateId(an_id(fields["base"])),
+                base_times=id_or_none(fields["base_times"], TimesId),
+                state=StateId(an_id(fields["state"])),
+                times=id_or_none(fields["times"], TimesId),
+                window=Window(*map(a_number, items_of(fields["window"], 2))),
+                exit=a_number(fields["exit"]),
+                stdout=ContentId(an_id(fields["stdout"])),
+                stderr=ContentId(an_id(fields["stderr"])),
+                record=some_bytes(fields["record"]),
+                hits=a_number(fields["hits"]),
+            )
+
+
+RUNNING, DONE, INTERRUPTED = "running", "done", "interrupted"
+
+
+class Record(NamedTuple):
+    """One execution of a command, whatever it came to. Its key is its number: a UUID that begins with the time.
+
+    `action`: the key of the run as a node, encoded. `layer`: the one that it made. `signal`: that the command died of.
+    """
+
+    workspace: bytes
+    status: str
+    action: bytes
+    base: StateId
+    started: int
+    ended: int | None = None
+    exit: int | None = None
+    signal: int | None = None
+    state: StateId | None = None
+    layer: LayerId | None = None
+    stdout: ContentId | None = None
+    stderr: ContentId | None = None
+    killed: tuple[str, ...] = ()
+
+    def roots(self) -> list[ObjectId]:
+        """What it keeps alive: the output. States and layers are kept by the operations."""
+        return [each for each in (self.stdout, self.stderr) if each is not None]
+
+    def encode(self) -> bytes:
+        return _native.cbor_encode({**self._asdict(), "killed": list(self.killed)})
+
+    @classmethod
+    def decode(cls, value: Value) -> Self:
+        with reading("the record of a run"):
+            fields = fields_of(value, *cls._fields)
+            killed = fields["killed"]
+            if not isinstance(killed, list):
+                raise ValueError("killed is no list")
+            return cls(
+                workspace=some_bytes(fields["workspace"]),
+                status=a_text(fields["status"]),
+                action=some_bytes(fields["action"]),
+                base=StateId(an_id(fields["base"])),
+                started=a_number(fields["started"]),
+                ended=_number_or_none(fields["ended"]),
+                exit=_number_or_none(fields["exit"]),
+                signal=_number_or_none(fields["signal"]),
+                state=id_or_none(fields["state"], StateId),
+                layer=id_or_none(fields["layer"], LayerId),
+                stdout=id_or_none(fields["stdout"], ContentId),
+                stderr=id_or_none(fields["stderr"], ContentId),
+                killed=tuple(map(a_text, killed)),
+            )
+
+
+def _number_or_none(value: Any) -> int | None:
+    return None if value is None else a_number(value)
