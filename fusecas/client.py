@@ -60,6 +60,10 @@ class Client:
         self._lines.close()
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Readable when the daemon says something, or has gone."""
+        return self._socket.fileno()
+
     def wait_for_end(self) -> None:
         """Until the daemon closes the connection."""
         while self._lines.readline(LONGEST_ANSWER):

@@ -36,7 +36,8 @@ class Done(NamedTuple):
     """How it ended: `exit` as a shell has it (128 and the signal's number), in ns since 1970 from when to when.
 
     `killed`: descendants that were left when the command itself had ended, and were made to end. `cut`: whether
-    somebody did not take all of the output, so that it was told so, as it would have been without us.
+    somebody did not take all of the output, so that it was told so, as it would have been without us. `abandoned`: it
+    was ended since whoever it was run for has gone.
     """
 
     exit: int
@@ -46,6 +47,7 @@ class Done(NamedTuple):
     killed: tuple[str, ...]
     timed_out: bool
     cut: bool
+    abandoned: bool
 
 
 class Stream(NamedTuple):
@@ -54,15 +56,17 @@ class Stream(NamedTuple):
     to: Sequence[BinaryIO]
 
 
-def execute(command: Command, stdout: Stream, stderr: Stream) -> Done:
-    """OSError if it can't be started."""
+def execute(command: Command, stdout: Stream, stderr: Stream, watched: int) -> Done:
+    """OSError if it can't be started. When the descriptor `watched` becomes readable, the command is ended."""
     _become_subreaper()
-    return _Execution(command, stdout, stderr).run()
+    return _Execution(command, stdout, stderr, watched).run()
 
 
 class _Execution:
-    def __init__(self, command: Command, stdout: Stream, stderr: Stream) -> None:
+    def __init__(self, command: Command, stdout: Stream, stderr: Stream, watched: int) -> None:
         self._command = command
+        self._watched = watched
+        self._abandoned = False
         self._streams = (stdout, stderr)
         self._child = 0
         self._status: int | None = None
@@ -88,7 +92,16 @@ class _Execution:
         code = os.waitstatus_to_exitcode(self._status)
         died_of = -code if code < 0 else None
         exit_code = TIMED_OUT if self._timed_out else 128 - code if code < 0 else code
-        return Done(exit_code, died_of, started, time.time_ns(), tuple(self._killed), self._timed_out, self._cut)
+        return Done(
+            exit_code,
+            died_of,
+            started,
+            time.time_ns(),
+            tuple(self._killed),
+            self._timed_out,
+            self._cut,
+            self._abandoned,
+        )
 
     def _start(self, outputs: Sequence[int]) -> int:
         import subprocess
@@ -136,11 +149,14 @@ class _Execution:
                 os.set_blocking(pipe, False)
                 waiting.register(pipe, selectors.EVENT_READ, stream)
             waiting.register(main, selectors.EVENT_READ, None)
+            waiting.register(self._watched, selectors.EVENT_READ, None)
             told: float | None = None
             while not self._all_have_ended():
                 now = time.monotonic()
                 if deadline is not None and now >= deadline and not self._timed_out:
                     self._timed_out = True
+                    told = self._end(signal.SIGTERM)
+                elif self._abandoned and told is None:
                     told = self._end(signal.SIGTERM)
                 elif self._status is not None and told is None:
                     told = self._end(signal.SIGTERM, named=True)
@@ -162,8 +178,9 @@ class _Execution:
 
     def _pass(self, waiting: selectors.BaseSelector, main: int, patience: float | None) -> None:
         for key, _ in waiting.select(patience):
-            if key.fd == main:
-                waiting.unregister(main)  # it is reaped with all others
+            if key.fd in (main, self._watched):
+                waiting.unregister(key.fd)
+                self._abandoned |= key.fd == self._watched
             else:
                 self._drain(waiting, key.fd, once=True)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from fusecas import executor
 from fusecas.client import Client
-from fusecas.errors import UsageError
+from fusecas.errors import EnvironmentProblem, UsageError
 from fusecas.executor import Command, Done, Stream, execute
 from fusecas.wire import path_of
 
@@ -76,7 +77,9 @@ def run(
         b"GIT_CEILING_DIRECTORIES": os.path.dirname(place),
     }
     command = Command(program.words(), os.path.join(place, path_of(begun, "cwd")), seen, umask, timeout)
-    done = _executed(command, [path_of(each) for each in begun["logs"]], stdout, stderr)
+    done = _executed(command, [path_of(each) for each in begun["logs"]], stdout, stderr, client.fileno())
+    if done.abandoned:
+        raise EnvironmentProblem("the daemon has gone: the command was ended", hint="what it did is uncommitted")
     ended = client.call(
         "run.end",
         run=begun["run"],
@@ -91,20 +94,21 @@ def run(
     return Came(done.exit, done.signal, False, {**begun, **ended}, done)
 
 
-def _executed(command: Command, logs: Sequence[bytes], stdout: Sequence[BinaryIO], stderr: Sequence[BinaryIO]) -> Done:
+def _executed(
+    command: Command, logs: Sequence[bytes], stdout: Sequence[BinaryIO], stderr: Sequence[BinaryIO], watched: int
+) -> Done:
     with ExitStack() as opened:
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
         try:
-            return execute(command, Stream([files[0], *stdout]), Stream([files[1], *stderr]))
+            return execute(command, Stream([files[0], *stdout]), Stream([files[1], *stderr]), watched)
         except OSError as error:
             said = f"{os.fsdecode(command.argv[0])}: {error.strerror}\n".encode(errors="surrogateescape")
             for each in (files[1], *stderr):
                 each.write(said)
                 each.flush()
-            import time
-
             now = time.time_ns()
-            return Done(executor.cannot_start(error), None, now, now, (), timed_out=False, cut=False)
+            code = executor.cannot_start(error)
+            return Done(code, None, now, now, (), timed_out=False, cut=False, abandoned=False)
 
 
 def refuse_own_files(place: Path) -> None:

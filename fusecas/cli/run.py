@@ -55,6 +55,7 @@ def run(
     Example: fusecas run 'make test'
     """
     from fusecas import runner
+    from fusecas.executor import TIMED_OUT
     from fusecas.runner import Program
 
     if message is not None:
@@ -95,7 +96,7 @@ def run(
         _say(came)
         sys.stdout.flush()
         sys.stderr.flush()
-        if came.signal is not None:
+        if came.signal is not None and came.exit != TIMED_OUT:
             runner.die_of(came.signal)
     return _as_json(came, outputs), came.exit
 

@@ -1,0 +1,143 @@
+"""Around a command: who is waited for, who is ended, what signals do, and what a crash leaves."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cli.calling import PROGRAM, TIMEOUT
+from tests.run.conftest import Runner
+
+
+def until(what: Callable[[], object]) -> None:
+    give_up = time.monotonic() + TIMEOUT
+    while not what():
+        assert time.monotonic() < give_up, "it did not come to that"
+        time.sleep(0.01)
+
+
+def started(runner: Runner, text: str) -> "subprocess.Popen[bytes]":
+    """A run that is on: its command has begun to wait for the file `go` outside."""
+    with (runner.folder / "said").open("wb") as said:
+        process = runner.start("run", f"touch {runner.folder}/begun; {text}", stderr=said)
+    until((runner.folder / "begun").exists)
+    return process
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_what_a_command_leaves_running_is_ended_and_named(runner: Runner) -> None:
+    pid = runner.folder / "pid"
+    came = runner.json(f"(setsid sleep 100 & echo $! > {pid}); sleep 101 & echo done > file")
+    assert sorted(str(each).split()[0] for each in came["killed"]) == ["sleep", "sleep"]  # type: ignore[attr-defined]
+    assert not is_alive(int(pid.read_text()))
+    assert came["added"] == 1
+
+
+def test_what_descendants_write_before_they_end_is_part_of_the_run(runner: Runner) -> None:
+    script = "trap 'echo late > late; exit' TERM; echo ready > ready; while :; do sleep 0.05; done"
+    came = runner.json(f'sh -c "{script}" & while [ ! -e ready ]; do sleep 0.05; done')
+    assert (runner.work / "late").read_text() == "late\n" and came["added"] == 2
+    assert runner.changes() == {}
+
+
+def test_a_command_that_takes_too_long_is_ended(runner: Runner) -> None:
+    said = runner.run("run", "--timeout", "0.5", "echo begun > begun; sleep 100")
+    assert said.code == 124 and "timed out" in said.stderr
+    assert runner.changes() == {"begun": "A"}
+
+
+def test_the_program_dies_of_the_signal_that_the_command_died_of(runner: Runner) -> None:
+    runner.ok("run", "true")
+    assert runner.run("run", "kill -TERM $$").code == -signal.SIGTERM
+    assert runner.run("run", "kill -SEGV $$").code == 128 + signal.SIGSEGV
+
+
+def test_a_signal_that_is_sent_to_the_program_reaches_the_command(runner: Runner) -> None:
+    process = started(runner, "trap 'echo told > told; exit 9' TERM; while :; do sleep 0.05; done")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(TIMEOUT) == 9
+    assert runner.changes() == {"told": "A"}
+
+
+def test_ctrl_c_reaches_both_and_the_program_tells_what_came_of_it(runner: Runner) -> None:
+    runner.ok("run", "true")
+    process = runner.start(
+        "run", f"echo half > half; touch {runner.folder}/begun; sleep 100", stderr=subprocess.PIPE, process_group=0
+    )
+    until((runner.folder / "begun").exists)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == -signal.SIGINT and b"uncommitted: 1 added" in said
+    assert runner.changes() == {"half": "A"}
+
+
+def test_a_reader_that_goes_ends_the_command_as_in_a_pipe(runner: Runner) -> None:
+    runner.ok("run", "true")
+    text = f"{runner.repository.parent}/pipe.sh"
+    Path(text).write_text(f"{PROGRAM} run 'yes; echo $? > {runner.folder}/status' | head -1\n")
+    done = subprocess.run(["sh", text], cwd=runner.folder, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.stdout == "y\n"
+
+
+def test_while_a_command_runs_nothing_else_moves_its_workspace(runner: Runner) -> None:
+    process = started(runner, f"while [ ! -e {runner.folder}/go ]; do sleep 0.05; done; echo done > done")
+    for words in (("commit",), ("checkout", "@empty"), ("undo",)):
+        refused = runner.run(*words)
+        assert refused.code == 4 and "a command is running" in refused.stderr
+    assert runner.run("run", "true").code == 125
+    assert runner.ok("status").code == 0
+    (runner.folder / "go").touch()
+    assert process.wait(TIMEOUT) == 0
+    runner.ok("undo")
+
+
+def test_the_program_is_killed_and_what_the_command_did_is_uncommitted(runner: Runner) -> None:
+    process = started(runner, "echo half > half; sleep 100")
+    until((runner.work / "half").exists)
+    process.kill()
+    process.wait()
+    until(lambda: runner.run("commit", "-m", "left").code == 0)
+    assert runner.ok("log", "--json").result[0]["instruction"] == "left"
+    runner.ok("run", "echo more > more")
+
+
+def test_the_daemon_is_killed_and_the_command_is_ended(runner: Runner) -> None:
+    process = started(runner, f"echo half > half; echo $$ > {runner.folder}/pid; sleep 100")
+    until(lambda: (runner.folder / "pid").exists() and (runner.folder / "pid").read_text())
+    runner.kill()
+    assert process.wait(TIMEOUT) == 125 and "the daemon has gone" in (runner.folder / "said").read_text()
+    until(lambda: not is_alive(int((runner.folder / "pid").read_text())))
+    came = runner.json("cat half > copy")  # mounts again
+    assert came["edits"] is not None and (runner.work / "copy").read_text() == "half\n"
+
+
+def test_a_run_in_a_run_is_part_of_it(runner: Runner) -> None:
+    inner = f"{PROGRAM} run 'echo inner > inner'"
+    came = runner.json(f"{inner}; echo outer > outer")
+    assert came["added"] == 2
+    assert len(runner.ok("log", "--json").result) == 1
+
+
+def test_output_into_the_workspace_is_refused(runner: Runner) -> None:
+    runner.ok("run", "true")
+    with (runner.work / "log").open("wb") as log:
+        refused = runner.run("run", "echo x", stdout=log)
+    assert refused.code == 125 and "stdout is a file of this workspace" in refused.stderr
+
+
+def test_two_hundred_runs_leave_nothing_behind(runner: Runner) -> None:
+    runner.ok("run", "true")
+    pid = runner.pid()
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    for number in range(20 if "CI" not in os.environ else 200):
+        runner.ok("run", f"echo {number} > file")
+    assert len(os.listdir(f"/proc/{pid}/fd")) <= before + 4
+    assert os.listdir(runner.repository / "run" / "logs") == []
