@@ -4,7 +4,8 @@ Asked of the overlay and of the two states, never of the tree: it costs what cha
 as modified, even if it was written with what it had; a commit looks closer.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fusecas import _native
@@ -17,6 +18,8 @@ from fusecas.wire import path_fields
 from fusecas.workspace.sealing import Changed
 from fusecas.workspace.workspace import Workspace
 
+Nodes = Mapping[int, Sequence[Changed]]
+"""What the generations have of an inode: the frozen one first, if it has any."""
 TYPE_BITS = {0o100: 1, 0o040: 2, 0o120: 3, 0o010: 4, 0o140: 5, 0o020: 6, 0o060: 7}
 
 
@@ -31,14 +34,16 @@ class Difference(NamedTuple):
 def status(workspace: Workspace) -> list[Difference]:
     """In the order of paths. What is in a directory that is new or gone is not listed again if it came with it."""
     overlay = workspace.overlay
-    nodes = {node.ino: node for node in map(Changed._make, overlay.nodes())}
+    nodes: defaultdict[int, list[Changed]] = defaultdict(list)
+    for node in map(Changed._make, overlay.nodes()):
+        nodes[node.ino].append(node)
     with workspace.store.read() as snapshot:
         head = heads.read_head(snapshot, workspace.name)
         before = _state_of_layer(snapshot, head)
-        paths = _candidates(overlay, nodes)
+        paths = _candidates(overlay, (node for each in nodes.values() for node in each))
         if before != head.live.state:
             paths |= {change.path for change in diff_states(snapshot, before, head.live.state, renames=False)}
-        found = [_compare(snapshot, before, overlay, nodes, path) for path in sorted(paths)]
+        found = [_compare(snapshot, before, head.live.state, overlay, nodes, path) for path in sorted(paths)]
     return [each for each in found if each is not None]
 
 
@@ -53,10 +58,10 @@ def _state_of_layer(snapshot: Snapshot, head: heads.Head) -> StateId:
     return Layer.decode(snapshot.read_node(head.workspace.layer, Kind.LAYER)).state
 
 
-def _candidates(overlay: "_native.Overlay", nodes: dict[int, Changed]) -> set[bytes]:
+def _candidates(overlay: "_native.Overlay", nodes: Iterable[Changed]) -> set[bytes]:
     """Every path at which something may have changed."""
     paths: set[bytes] = set()
-    for node in nodes.values():
+    for node in nodes:
         own = overlay.path(node.ino)
         if own is not None:
             paths.add(own)
@@ -70,8 +75,9 @@ def _candidates(overlay: "_native.Overlay", nodes: dict[int, Changed]) -> set[by
 
 
 def _compare(
-    snapshot: Snapshot, before: StateId, overlay: "_native.Overlay", nodes: dict[int, Changed], path: bytes
+    snapshot: Snapshot, before: StateId, base: StateId, overlay: "_native.Overlay", nodes: Nodes, path: bytes
 ) -> Difference | None:
+    """`base`: what the overlay stands on, where what no generation has is as it was."""
     old = trees.lookup(snapshot, before, path)
     now = _now(overlay, path)
     if old is None or now is None:
@@ -82,20 +88,30 @@ def _compare(
     kind = _kind(now)
     if kind != old.kind:
         return Difference("T", path, kind == 2)
-    node = nodes.get(now[0])
-    if kind == 1 and (now[6] != old.size or (node is not None and node.what[2])):
+    changed = nodes.get(now[0], ())
+    below = None if changed else trees.lookup(snapshot, base, path)
+    if kind == 1 and (now[6] != old.size or _content_differs(old, changed, below)):
         return Difference("M", path, False)
     if kind == 3 and overlay.readlink(now[0]) != old.target:
         return Difference("M", path, False)
-    if _attributes_differ(old, now, node):
+    if _attributes_differ(old, now, changed, below):
         return Difference("m", path, kind == 2)
     return None
 
 
-def _attributes_differ(old: Entry, now: "_native.Attributes", node: Changed | None) -> bool:
+def _content_differs(old: Entry, changed: Sequence[Changed], below: Entry | None) -> bool:
+    """Of a file that is as long as it was."""
+    if any(node.what[2] for node in changed):
+        return True
+    stored = changed[-1].what[0] if changed else below and below.target
+    return stored is not None and stored != old.target
+
+
+def _attributes_differ(old: Entry, now: "_native.Attributes", changed: Sequence[Changed], below: Entry | None) -> bool:
     if old.kind != 3 and old.mode != now[1] & 0o7777:
         return True
-    return node is not None and dict(old.xattrs) != dict(node.xattrs)
+    has_xattrs = changed[-1] if changed else below
+    return has_xattrs is not None and dict(old.xattrs) != dict(has_xattrs.xattrs)
 
 
 def _kind(found: "_native.Attributes") -> int:
