@@ -36,7 +36,7 @@ from fusecas.workspace.mover import Deed
 from fusecas.workspace.workspace import ID_BYTES, OVERLAYS, Workspace
 from fusecas.workspace.workspaces import Workspaces
 from tests.workspace.disk import Disk, Disks, Image, Images, Memories, Told, put
-from tests.workspace.promises import Promise, Tree, tree_of
+from tests.workspace.promises import Promise, Tree, contents_of, tree_of
 
 FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 NAMES = st.sampled_from([b"a", b"b", b"c"])
@@ -62,6 +62,7 @@ REFUSALS = {
 
 MOST = 4
 """Workspaces at a time."""
+MANY_BLOCKS = 1 << 20
 
 Place = tuple[list[bytes], bytes]
 Promises = dict[str, Promise]
@@ -129,6 +130,11 @@ class Machine(RuleBasedStateMachine):
     @property
     def overlay(self) -> Any:
         return self.workspace.overlay
+
+    @property
+    def blocks(self) -> int:
+        """Of the arena, in use or waiting for a mark. Huge, if more were given back than were taken."""
+        return int(self.overlay.figures()[3])
 
     @property
     def disk(self) -> Disk:
@@ -212,16 +218,22 @@ class Machine(RuleBasedStateMachine):
     def look_at(self, name: str) -> None:
         self.promises[name].meet(tree_of(self.workspaces.get(name).overlay))
 
-    def act(self, what: Callable[[], object], *, sure: bool = False, unsure: Promises | None = None) -> bool:
+    def act(
+        self,
+        what: Callable[[], object],
+        *,
+        changes: int | None = None,
+        sure: bool = False,
+        unsure: Promises | None = None,
+    ) -> bool:
         """Do something; if a moment was armed, the crash at that moment must leave what was before or what is after.
-        `unsure`: workspaces that are there then, or not. Whether there was no crash."""
+        `changes`: the file that is written to; `unsure`: workspaces that a crash may leave or not. Whether there was no
+        crash."""
         before = len(self.past) - 1
         with self.watched():
             what()
         self.let_go()
-        now = tree_of(self.overlay)
-        if now != self.past[-1]:
-            self.past.append(now)
+        self.see(changes)
         cut = self.taken_cut()
         if cut is not None:
             self.promises |= unsure or {}
@@ -229,6 +241,16 @@ class Machine(RuleBasedStateMachine):
         elif sure:
             self.promise.sure = len(self.past) - 1
         return cut is None
+
+    def see(self, changes: int | None = None) -> None:
+        """What is here now: no file has other bytes but the one that was written to."""
+        now = tree_of(self.overlay)
+        before = contents_of(self.past[-1])
+        for ino, content in contents_of(now).items():
+            assert ino == changes or before.get(ino, content) == content, f"inode {ino} has changed by itself"
+        assert self.blocks < MANY_BLOCKS
+        if now != self.past[-1]:
+            self.past.append(now)
 
     def let_go(self) -> None:
         for ino in self.held:
@@ -319,7 +341,7 @@ class Machine(RuleBasedStateMachine):
     def write(self, place: Place, offset: int, byte: int, length: int, then: str) -> None:
         ino = self.file(*place)
         if ino is not None:
-            self.act(lambda: self.overlay.write(ino, offset, bytes([byte]) * length))
+            self.act(lambda: self.overlay.write(ino, offset, bytes([byte]) * length), changes=ino)
         self.after(then)
 
     @rule(place=PLACES)
@@ -327,13 +349,13 @@ class Machine(RuleBasedStateMachine):
         """So that it gets a segment of its own."""
         ino = self.file(*place)
         if ino is not None:
-            self.act(lambda: self.overlay.write(ino, 0, b"much" * 400_000))
+            self.act(lambda: self.overlay.write(ino, 0, b"much" * 400_000), changes=ino)
 
     @rule(place=PLACES, size=OFFSETS, then=THEN)
     def truncate(self, place: Place, size: int, then: str) -> None:
         ino = self.file(*place)
         if ino is not None:
-            self.act(lambda: self.overlay.setattr(ino, size=size))
+            self.act(lambda: self.overlay.setattr(ino, size=size), changes=ino)
         self.after(then)
 
     @rule(path=PATHS, name=NAMES, then=THEN)
@@ -380,7 +402,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def sync(self) -> None:
-        self.act(lambda: self.overlay.sync(), sure=True)
+        if self.act(lambda: self.overlay.sync(), sure=True) and self.overlay.is_clean:
+            assert self.blocks == 0
 
     @rule()
     def commit(self) -> None:
@@ -460,6 +483,7 @@ class Machine(RuleBasedStateMachine):
         ino = None if place is None else self.file(*place)
         if ino is not None:
             self.overlay.write(ino, 100, b"late" * 1500)
+            self.see(ino)
 
     @precondition(lambda self: len(self.promises) > 1)
     @rule(which=st.integers(0, MOST), then=THEN)
@@ -510,7 +534,7 @@ class Machine(RuleBasedStateMachine):
         def change() -> None:
             self.change(place)
             self.come_and_go(self.folder(place[0]), other)
-            self.past.append(tree_of(self.overlay))
+            self.see()
 
         def late(nodes: Any, *arguments: Any) -> Any:
             nonlocal sealed

@@ -54,6 +54,10 @@ def tree_of(overlay: Any) -> Tree:
     return found
 
 
+def contents_of(tree: Tree) -> dict[int, bytes]:
+    return {what[0]: what[-1] for what in tree.values() if isinstance(what[-1], bytes)}
+
+
 def shown(tree: Tree) -> str:
     lines = [f"  {path.decode()} {what[:-1]} {short(what[-1])}" for path, what in sorted(tree.items())]
     return "\n".join(lines) or "  (empty)"
