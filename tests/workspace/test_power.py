@@ -19,8 +19,8 @@ from fusecas.workspace.workspace import LONG, OVERLAYS, Workspace
 
 TOP = Path(__file__).parents[2]
 FILE = stat.S_IFREG | 0o644
-SEEDS, EXAMPLES = 2, 30
-EVERY = 8
+SEEDS, EXAMPLES = 2, 20
+EVERY = 8  # a sync has no more moments
 
 
 def power(disk: Path, *words: object) -> "subprocess.Popen[str]":
