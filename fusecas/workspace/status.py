@@ -61,7 +61,9 @@ CHANGED = object()
 def status(workspace: Workspace) -> list[Difference]:
     """In the order of paths. What is in a directory that is new or gone is not listed again if it came with it."""
     overlay = workspace.overlay
-    nodes = {node.ino: node for node in map(Changed._make, overlay.nodes())}
+    nodes: dict[int, Changed] = {}
+    for node in map(Changed._make, overlay.nodes()):  # those of the frozen generation first
+        nodes[node.ino] = over(nodes.get(node.ino), node)
     with workspace.store.read() as snapshot:
         head = heads.read_head(snapshot, workspace.name)
         comparison = Comparison(snapshot, head, overlay, nodes)
@@ -93,6 +95,19 @@ def _candidates(overlay: "_native.Overlay", nodes: dict[int, Changed]) -> set[by
         if node.is_directory and own is not None:
             paths |= {trees.join(own, name) for name in node.names}
     return paths
+
+
+def over(earlier: Changed | None, later: Changed) -> Changed:
+    """What an inode is by two generations: the later one says no more than what was changed since."""
+    if earlier is None:
+        return later
+    if later.is_directory:
+        *ids, names = later.what
+        return later._replace(what=(*ids, [*{**earlier.names, **dict(names)}.items()]))
+    if later.kind == EntryKind.FILE:
+        base, keep, is_changed = later.what
+        return later._replace(what=(base, keep, is_changed or earlier.what[2]))
+    return later
 
 
 class Comparison:

@@ -370,8 +370,9 @@ class Workspace:
         if not self._fork_at_once(name, made, deed):
             with self._sealing:  # what a former fork stands on is stored first; nobody else can do so meanwhile
                 self._seal(self._to_state)
-                if not self._fork_at_once(name, made, deed):
-                    raise Conflict(f"workspace {self.name} has changed meanwhile", hint="try again")
+                # Once more only if others have forked in between, and there were changes after that.
+                while not self._fork_at_once(name, made, deed):
+                    self._seal(self._to_state)
         return made
 
     def _fork_at_once(self, name: str, made: bytes, deed: Deed) -> bool:

@@ -14,6 +14,7 @@ from fusecas.mount.device import detach, is_mounted
 from tests.cli.calling import Place
 
 TIMEOUT = 60
+SMALL = 80 << 20
 
 
 class Mounted(Place):
@@ -94,3 +95,28 @@ def place(tmp_path: Path) -> Iterator[Mounted]:
 def mounted(place: Mounted) -> Mounted:
     place.mount()
     return place
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A small ext4 of its own, mounted."""
+    image, folder = tmp_path / "disk.img", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(SMALL)
+    folder.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def crowded(small_disk: Path, tmp_path: Path) -> Iterator[Mounted]:
+    """A workspace whose repository lies on the small disk, and that is mounted elsewhere."""
+    place = Mounted(small_disk)
+    place.ok("init")
+    place.work = tmp_path / "work"
+    place.mount()
+    yield place
+    if is_mounted(place.work):
+        place.umount()

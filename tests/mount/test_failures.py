@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fusecas.mount.device import is_mounted
 from tests.mount.conftest import Mounted
 
 TOP = Path(__file__).parents[2]
 KILLS = 10
-SMALL = 80 << 20
 STEP = 1 << 16
 NOISE = os.urandom(STEP - 16)
 
@@ -37,31 +35,6 @@ def test_a_daemon_that_is_killed_at_random_loses_nothing_that_was_answered(tmp_p
 
 
 # ---- a small disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A small ext4 of its own, mounted."""
-    image, folder = tmp_path / "disk.img", tmp_path / "disk"
-    with image.open("wb") as file:
-        file.truncate(SMALL)
-    folder.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-@pytest.fixture
-def crowded(small_disk: Path, tmp_path: Path) -> Iterator[Mounted]:
-    """A workspace whose repository lies on the small disk, and that is mounted elsewhere."""
-    place = Mounted(small_disk)
-    place.ok("init")
-    place.work = tmp_path / "work"
-    place.mount()
-    yield place
-    if is_mounted(place.work):
-        place.umount()
 
 
 def fill(path: Path) -> int:

@@ -1,5 +1,5 @@
 """Random reads, writes, truncations and mappings of a few files, in the manner of fsx: every byte that comes back is
-the one that was written last, whatever was committed, checked out or dropped from the caches in between.
+the one that was written last, whatever was committed, checked out, forked or dropped from the caches in between.
 
 FUSECAS_TEST_EFFORT=20 makes it twenty times as long.
 """
@@ -9,19 +9,23 @@ import mmap
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from fusecas.client import Client
+from fusecas.store.heads import DEFAULT
 from tests.mount.conftest import Mounted
 
 OPERATIONS = 5_000 * int(os.environ.get("FUSECAS_TEST_EFFORT", "1"))
 FILES = 4
 LARGEST = 256 * 1024
 BETWEEN_COMMITS = 400
+BETWEEN_FORKS = 150
+MOST_WORKSPACES = 4
 KEPT_LAYERS = 6
+Layers = list[tuple[str, list[bytes]]]
 MAP_FAILED = ctypes.c_void_p(-1).value
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -29,45 +33,122 @@ libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 
 
-class Exerciser:
-    """A few files, and what must be in them. `steps` are chosen by their weights."""
+class Family:
+    """A workspace and its forks; which of them the next operation is done in is chosen at random."""
 
     def __init__(self, mounted: Mounted, seed: int) -> None:
         self.mounted = mounted
         self.random = random.Random(seed)
-        self.paths = [mounted.work / f"file{number}" for number in range(FILES)]
-        self.expected = [bytearray() for _ in self.paths]
-        self.files = [os.open(path, os.O_RDWR | os.O_CREAT, 0o644) for path in self.paths]
-        self.layers: list[tuple[str, list[bytes]]] = []
         self.done: Counter[str] = Counter()
-        self.steps: dict[Callable[[int], None], float] = {
-            self.read: 20,
-            self.read_past_the_cache: 4,
+        self.forks = 0
+        self.members = {DEFAULT: Exerciser(self, DEFAULT, [bytearray()] * FILES, [])}
+
+    def run(self, operations: int) -> None:
+        for number in range(operations):
+            if self.random.random() < 1 / BETWEEN_FORKS:
+                self.fork_or_remove()
+            self.random.choice(list(self.members.values())).act(f"operation {number}")
+        self.compare_all()
+
+    def call(self, method: str, **parameters: Any) -> Any:
+        with Client(self.mounted.repository) as client:
+            return client.call(method, **parameters)
+
+    def close(self) -> None:
+        for each in self.members.values():
+            each.close()
+
+    def compare_all(self) -> None:
+        for each in self.members.values():
+            each.compare_all()
+
+    def fork_or_remove(self) -> None:
+        if len(self.members) > 1 and (self.is_full or self.random.random() < 0.25):
+            self.remove(self.random.choice([name for name in self.members if name != DEFAULT]))
+        else:
+            self.fork(self.random.choice(list(self.members)))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.members) >= MOST_WORKSPACES
+
+    def fork(self, name: str, at_once: Callable[[], None] = lambda: None) -> None:
+        """`at_once` changes the source. Both are written to while they share what they have, or forked again before."""
+        source = self.members[name]
+        self.forks += 1
+        made = f"fork{self.forks}"
+        source.call("fork", name=made)
+        self.done["fork"] += 1
+        then = [bytes(each) for each in source.expected]
+        at_once()
+        fork = self.members[made] = Exerciser(self, made, then, source.layers)
+        if not self.is_full and self.random.random() < 0.2:
+            self.fork(self.random.choice((name, made)))
+        for _ in range(self.random.randrange(6)):
+            self.random.choice((source, fork)).change(f"after the fork {made} of {name}")
+        if self.random.random() < 0.3:
+            source.compare_all()
+            fork.compare_all()
+
+    def remove(self, name: str) -> None:
+        """What is open in it can still be read, and the others are as they were."""
+        gone = self.members.pop(name)
+        self.call("ws.rm", name=name, force=True)
+        gone.compare_open()
+        gone.close()
+        self.done["remove"] += 1
+        if self.random.random() < 0.3:
+            self.compare_all()
+
+
+class Exerciser:
+    """A few files of a workspace, and what must be in them. `steps` are chosen by their weights."""
+
+    def __init__(self, family: Family, name: str, expected: Sequence[bytes | bytearray], layers: Layers) -> None:
+        self.family = family
+        self.name = name
+        self.random = family.random
+        self.done = family.done
+        work = family.mounted.work
+        folder = work if name == DEFAULT else work / ".fusecas" / "ws" / name
+        self.paths = [folder / f"file{number}" for number in range(FILES)]
+        self.expected = [bytearray(each) for each in expected]
+        self.files = [os.open(path, os.O_RDWR | os.O_CREAT, 0o644) for path in self.paths]
+        self.layers = list(layers)
+        self.changes: dict[Callable[[int], None], float] = {
             self.write: 20,
             self.append: 3,
             self.truncate: 8,
-            self.read_mapped: 8,
             self.write_mapped: 10,
             self.write_far_out: 3,
             self.copy: 3,
+            self.replace: 1,
+        }
+        self.steps: dict[Callable[[int], None], float] = {
+            **self.changes,
+            self.read: 20,
+            self.read_past_the_cache: 4,
+            self.read_mapped: 8,
             self.open_again: 2,
             self.drop: 2,
             self.sync: 1,
-            self.replace: 1,
             self.commit: 100 / BETWEEN_COMMITS,
             self.back_and_forth: 25 / BETWEEN_COMMITS,
         }
 
-    def run(self, operations: int) -> None:
-        steps, weights = list(self.steps), list(self.steps.values())
-        for number in range(operations):
-            step = self.random.choices(steps, weights)[0]
-            at = self.random.randrange(FILES)
-            step(at)
-            self.done[step.__name__] += 1
-            size = os.fstat(self.files[at]).st_size
-            assert size == len(self.expected[at]), f"operation {number}, {step.__name__}: {size} bytes"
-        self.compare_all()
+    def act(self, when: str) -> None:
+        self.do_one_of(self.steps, when)
+
+    def change(self, when: str) -> None:
+        self.do_one_of(self.changes, when)
+
+    def do_one_of(self, steps: dict[Callable[[int], None], float], when: str) -> None:
+        step = self.random.choices(list(steps), list(steps.values()))[0]
+        at = self.random.randrange(FILES)
+        step(at)
+        self.done[step.__name__] += 1
+        size = os.fstat(self.files[at]).st_size
+        assert size == len(self.expected[at]), f"{when}, {step.__name__} in {self.name}: {size} bytes"
 
     def close(self) -> None:
         for file in self.files:
@@ -78,12 +159,17 @@ class Exerciser:
         for at, path in enumerate(self.paths):
             self.same(path.read_bytes(), self.expected[at], 0)
 
+    def compare_open(self) -> None:
+        for file, expected in zip(self.files, self.expected, strict=True):
+            self.same(os.pread(file, LARGEST, 0), expected, 0)
+
     def same(self, found: bytes, expected: bytes | bytearray, offset: int) -> None:
         if found == expected:
             return
         wrong = next((at for at, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
         raise AssertionError(
-            f"{len(found)} bytes for {len(expected)}, the first wrong one at {offset} + {wrong}; so far {self.done}"
+            f"{self.name}: {len(found)} bytes for {len(expected)}, the first wrong one at {offset} + {wrong}; "
+            f"so far {self.done}"
         )
 
     def range(self, at: int) -> tuple[int, int]:
@@ -168,6 +254,18 @@ class Exerciser:
                         self.write(at)
                     case 3 if self.random.random() < 0.05:
                         self.commit(at)
+                    case 4 if self.random.random() < 0.1 and not self.family.is_full:
+                        self.store_around_a_fork(at, mapped, offset, length)
+
+    def store_around_a_fork(self, at: int, mapped: mmap.mmap, offset: int, length: int) -> None:
+        """What was stored before it is the fork's, too; what is stored after it is not."""
+
+        def store() -> None:
+            data = self.random.randbytes(length)
+            mapped[offset : offset + length] = data
+            self.put(at, offset, data)
+
+        self.family.fork(self.name, store)
 
     def copy(self, at: int) -> None:
         other = self.random.randrange(FILES)
@@ -198,8 +296,8 @@ class Exerciser:
         self.expected[at] = bytearray(data)
 
     def call(self, method: str, **parameters: Any) -> Any:
-        with Client(self.mounted.repository) as client:
-            return client.call(method, **parameters)
+        """In this workspace."""
+        return self.family.call(method, ws=self.name, **parameters)
 
     def commit(self, at: int) -> None:
         layer = self.call("commit")["layer"]
@@ -215,8 +313,7 @@ class Exerciser:
         moved = self.call("checkout", ref=layer)["moved"]
         for path, expected in zip(self.paths, then, strict=True):
             self.same(path.read_bytes(), expected, 0)
-        for file, expected in zip(self.files, self.expected, strict=True):
-            self.same(os.pread(file, LARGEST, 0), expected, 0)
+        self.compare_open()
         if moved:
             self.call("undo")
         self.compare_all()
@@ -226,18 +323,20 @@ class Exerciser:
 
 @pytest.mark.parametrize("seed", [random.randrange(10**9)])
 def test_every_byte_is_the_one_that_was_written_last(mounted: Mounted, seed: int) -> None:
-    exerciser = Exerciser(mounted, seed)
+    family = Family(mounted, seed)
     try:
-        exerciser.run(OPERATIONS)
+        family.run(OPERATIONS)
     finally:
-        exerciser.close()
+        family.close()
+    assert family.done["fork"] > 0 and family.done["remove"] > 0
     mounted.kill()
     mounted.mount()
-    exerciser.compare_all()
-    mounted.ok("commit")
+    family.compare_all()
+    for name in family.members:
+        mounted.ok("commit", "--ws", name)
     mounted.umount()
     mounted.mount()
-    exerciser.compare_all()
+    family.compare_all()
     mounted.ok("verify")
 
 

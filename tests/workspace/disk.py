@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 PAGE, SECTOR = 4096, 512
 Image = dict[str, bytes]
+Images = dict[str, Image]
 Listener = Callable[[bool, str, Path], int]
 
 
@@ -50,10 +51,9 @@ class Memory(NamedTuple):
 class Disk:
     """One folder of plain files, whose names are never moved: a file is known by its name until that is removed."""
 
-    def __init__(self, folder: Path, told: Told, memory: Memory | None) -> None:
+    def __init__(self, folder: Path, memory: Memory | None) -> None:
         """`memory`: of the disk before, if only the process died; None: what is in the folder is durable."""
         self.folder = folder
-        self._told = told
         if memory is None:
             found = {name: at for at, name in enumerate(self.now())}
             memory = Memory(found, dict(found), {at: self.now()[name] for name, at in found.items()}, {})
@@ -61,7 +61,6 @@ class Disk:
         self._fail_in = 0
         self._lost: set[int] = set()
         self._next = 1 + max((*self._durable, *self._removed, *self._here.values()), default=0)
-        told.listen(self._hear)
 
     def fail_sync(self, number: int) -> None:
         """The sync of a file that comes as this one fails: what it should have written looks clean then, and no later
@@ -72,10 +71,7 @@ class Disk:
         self._look()
         return Memory(dict(self._here), dict(self._durable_names), dict(self._durable), dict(self._removed))
 
-    def close(self) -> None:
-        self._told.leave(self._hear)
-
-    def _hear(self, is_done: bool, call: str, path: Path) -> int:
+    def hear(self, is_done: bool, call: str, path: Path) -> int:
         if path == self.folder and is_done and call in ("fsync", "fdatasync"):
             self._look()
             self._durable_names = dict(self._here)
@@ -129,6 +125,61 @@ class Disk:
     def after_power_cut(self, chance: random.Random) -> Image:
         names, contents = self._after(chance)
         return {name: contents[number] for name, number in names.items()}
+
+
+class Memories(NamedTuple):
+    """What the disks of all folders know, and which folders a power cut leaves."""
+
+    disks: dict[str, Memory]
+    durable: set[str]
+
+
+class Disks:
+    """The folders in one folder: each is a disk of its own, from its first file on."""
+
+    def __init__(self, folder: Path, told: Told, memories: Memories | None) -> None:
+        """`memories`: as with a disk."""
+        self.folder = folder
+        self._told = told
+        if memories is None:
+            self._disks = {name: Disk(folder / name, None) for name in self._names()}
+            self._durable = self._names()
+        else:
+            self._disks = {name: Disk(folder / name, memory) for name, memory in memories.disks.items()}
+            self._durable = set(memories.durable)
+        told.listen(self._hear)
+
+    def close(self) -> None:
+        self._told.leave(self._hear)
+
+    def __getitem__(self, name: str) -> Disk:
+        return self._disks[name]
+
+    def memories(self) -> Memories:
+        return Memories({name: disk.memory() for name, disk in self._there()}, self._durable & self._names())
+
+    def now(self) -> Images:
+        return {name: disk.now() for name, disk in self._there()}
+
+    def after_power_cut(self, chance: random.Random) -> Images:
+        """Folders that are removed are gone at once: nobody looks at them."""
+        there = [each for each in self._there() if each[0] in self._durable or chance.random() < 0.5]
+        return {name: disk.after_power_cut(chance) for name, disk in there}
+
+    def _hear(self, is_done: bool, call: str, path: Path) -> int:
+        if path == self.folder and is_done and call == "fsync":
+            self._durable = self._names()
+        for folder in (path, path.parent):
+            if folder.parent == self.folder and folder.is_dir():
+                disk = self._disks.setdefault(folder.name, Disk(folder, Memory({}, {}, {}, {})))
+                return disk.hear(is_done, call, path)
+        return 0
+
+    def _there(self) -> list[tuple[str, Disk]]:
+        return [(name, self._disks[name]) for name in sorted(self._names() & set(self._disks))]
+
+    def _names(self) -> set[str]:
+        return {entry.name for entry in os.scandir(self.folder)} if self.folder.is_dir() else set()
 
 
 def mixed(old: bytes, new: bytes, likely: float, chance: random.Random) -> bytes:

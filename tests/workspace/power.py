@@ -1,28 +1,30 @@
-"""Random operations on a workspace, killed and cut off from power at any of its system calls, in recovery too.
+"""Random operations on a workspace and its forks, killed and cut off from power at any system call, in recovery too.
 
     python -m tests.workspace.power EXAMPLES SEED      with tests/crash/disk.c preloaded
     python -m tests.workspace.power every STEP
 
-Promised: after a kill, all that was acknowledged; after a power cut, a state that was there once, not older than the
-last sync or commit that was acknowledged; it verifies, and goes on working.
+Promised, of each workspace: after a kill, all that was acknowledged; after a power cut, a state that was there once,
+not older than the last sync, commit or fork that was acknowledged. A fork that was not is there as its source was, or
+not at all. Everything verifies, and goes on working.
 """
 
 import contextlib
 import errno
 import itertools
+import os
 import random
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from fusecas.errors import Conflict, Refused, StorageProblem
 from fusecas.store import heads, trees
@@ -30,8 +32,11 @@ from fusecas.store.repository import Repository
 from fusecas.store.verify import verify_here
 from fusecas.workspace import workspace as workspace_module
 from fusecas.workspace import workspace as workspaces
-from fusecas.workspace.workspace import OVERLAYS, Workspace
-from tests.workspace.disk import Disk, Image, Memory, Told, put
+from fusecas.workspace.mover import Deed
+from fusecas.workspace.workspace import ID_BYTES, OVERLAYS, Workspace
+from fusecas.workspace.workspaces import Workspaces
+from tests.workspace.disk import Disk, Disks, Image, Images, Memories, Told, put
+from tests.workspace.promises import Promise, Tree, contents_of, tree_of
 
 FILE, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 NAMES = st.sampled_from([b"a", b"b", b"c"])
@@ -55,8 +60,12 @@ REFUSALS = {
     errno.ENOTEMPTY,
 }
 
+MOST = 4
+"""Workspaces at a time."""
+MANY_BLOCKS = 1 << 20
+
 Place = tuple[list[bytes], bytes]
-Tree = dict[bytes, tuple[Any, ...]]
+Promises = dict[str, Promise]
 told = Told()
 
 
@@ -65,35 +74,16 @@ def is_roomy(folder: Path) -> bool:
 
 
 class Cut(NamedTuple):
-    """What a crash left: the overlay's files, the store's; and, unless the machine itself went down, what the disk
-    had not got."""
+    """What a crash left: the files of all overlays, the store's; and, unless the machine itself went down, what the
+    disks had not got."""
 
-    overlay: Image
+    overlays: Images
     store: Image
-    memory: Memory | None
+    memories: Memories | None
 
     @property
     def is_power(self) -> bool:
-        return self.memory is None
-
-
-def tree_of(overlay: Any) -> Tree:
-    found: Tree = {}
-
-    def walk(path: bytes, ino: int) -> None:
-        for name, _ in overlay.names(ino)[0]:
-            there, mode, links, uid, gid, _, size, _, _, mtime, ctime = overlay.lookup(ino, name)
-            where = path + b"/" + name
-            if stat.S_ISDIR(mode):
-                found[where] = (there, mode, uid, gid, mtime, ctime)
-                walk(where, there)
-            else:
-                content = overlay.read(there, 0, size + 1)
-                found[where] = (there, mode, links, uid, gid, mtime, ctime, content)
-            overlay.forget(there, 1)
-
-    walk(b"", 0)
-    return found
+        return self.memories is None
 
 
 class Machine(RuleBasedStateMachine):
@@ -107,40 +97,70 @@ class Machine(RuleBasedStateMachine):
         self.held: list[int] = []
         self.moment: tuple[int, int, bool] | None = None
         self.cuts: list[Cut] = []
+        self.name = heads.DEFAULT
+        self.promises = {self.name: Promise([{}])}
+        self.forks = 0
         folder = self.new_folder()
         self.repository = Repository.create(folder)
         self.use(folder, None, None)
-        self.past: list[Tree] = [tree_of(self.overlay)]
-        self.sure = 0
 
     def teardown(self) -> None:
-        self.disk.close()
-        vars(self.workspace).clear()  # lets its files go at once
+        try:
+            for name in self.promises:
+                self.look_at(name)
+        finally:
+            self.leave()
+            self._scratch.cleanup()
+
+    def leave(self) -> None:
+        self.disks.close()
+        for each in self.workspaces.opened():
+            vars(each).clear()  # lets its files go at once
         self.repository.close()
-        self._scratch.cleanup()
 
     def new_folder(self) -> Path:
         self.folders += 1
         return self.top / f"{self.folders}"
 
     @property
+    def workspace(self) -> Workspace:
+        """The one that is worked in."""
+        return self.workspaces.get(self.name)
+
+    @property
     def overlay(self) -> Any:
         return self.workspace.overlay
 
-    def use(self, folder: Path, memory: Memory | None, armed: tuple[int, int, bool] | None) -> Cut | None:
+    @property
+    def blocks(self) -> int:
+        """Of the arena, in use or waiting for a mark. Huge, if more were given back than were taken."""
+        return int(self.overlay.figures()[3])
+
+    @property
+    def disk(self) -> Disk:
+        return self.disks[self.workspace.id.hex()]
+
+    @property
+    def promise(self) -> Promise:
+        return self.promises[self.name]
+
+    @property
+    def past(self) -> list[Tree]:
+        return self.promise.past
+
+    def use(self, folder: Path, memories: Memories | None, armed: tuple[int, int, bool] | None) -> Cut | None:
         """Open what is in a folder; the cut that was made meanwhile, if `armed` for one came due."""
         workspaces.boot_id = lambda: self.boot
-        overlays = folder / OVERLAYS
-        if not overlays.exists():
-            Workspace(self.repository)
-        (self.place,) = overlays.iterdir()
-        self.disk = Disk(self.place, told, memory)
+        self.disks = Disks(folder / OVERLAYS, told, memories)
         self.moment, self.cuts = armed, []
+        self.workspaces = Workspaces(self.repository)
+        chance = random.Random(self.folders)
+        names = [name for name in self.workspaces.names() if name == self.name or chance.random() < 0.5]
         with self.watched():
-            self.workspace = Workspace(self.repository)
-        self.moment, cuts = None, self.cuts
-        self.cuts = []
-        return cuts[0] if cuts else None
+            for name in chance.sample(names, len(names)):
+                self.workspaces.get(name)
+        self.moment = None
+        return self.taken_cut()
 
     # crashes
 
@@ -160,66 +180,103 @@ class Machine(RuleBasedStateMachine):
                 self.cuts.append(self.cut_now(number, is_power))
         return 0
 
+    def taken_cut(self) -> Cut | None:
+        cuts, self.cuts = self.cuts, []
+        return cuts[0] if cuts else None
+
     def cut_now(self, number: int, is_power: bool) -> Cut:
-        files = self.disk.after_power_cut(random.Random(number)) if is_power else self.disk.now()
+        files = self.disks.after_power_cut(random.Random(number)) if is_power else self.disks.now()
         store = self.repository.folder / "store"
-        memory = None if is_power else self.disk.memory()
-        return Cut(files, {"data.mdb": (store / "data.mdb").read_bytes()}, memory)
+        memories = None if is_power else self.disks.memories()
+        return Cut(files, {"data.mdb": (store / "data.mdb").read_bytes()}, memories)
 
     def restart(self, cut: Cut, armed: tuple[int, int, bool] | None = None) -> Cut | None:
         """The program starts again on what a crash left."""
         self.held.clear()
-        self.disk.close()
-        vars(self.workspace).clear()  # lets its files go at once
-        self.repository.close()
+        self.leave()
         old, new = self.repository.folder, self.new_folder()
         put(new / "store", cut.store)
-        put(new / OVERLAYS / self.place.name, cut.overlay)
+        for name, files in cut.overlays.items():
+            put(new / OVERLAYS / name, files)
         shutil.rmtree(old)
         if cut.is_power:
             self.boot = b"boot %d" % self.folders
         self.repository = Repository.open(new)
-        return self.use(new, cut.memory, armed)
+        return self.use(new, cut.memories, armed)
 
-    def recovered(self, allowed: list[Tree]) -> None:
-        """It is one of these; from now on that is certain, and it goes on working."""
-        now = tree_of(self.overlay)
-        at = next((at for at in reversed(range(len(allowed))) if allowed[at] == now), None)
-        if at is None:
-            raise AssertionError(f"recovered:\n{shown(now)}\nallowed:\n" + "\n".join(map(shown, allowed)))
-        self.past = [now]
-        self.sure = 0
+    def recovered(self, unsure: set[str]) -> None:
+        """Each is as promised; from now on that is certain, and it goes on working. Others are looked at later."""
+        names = self.workspaces.names()
+        for name in unsure.difference(names):
+            del self.promises[name]
+        assert sorted(names) == sorted(self.promises)
+        for each in self.workspaces.opened():
+            self.look_at(each.name)
         report = verify_here(self.repository.store, None, None)
         assert report.clean, report
 
-    def act(self, what: Callable[[], object], *, sure: bool = False) -> None:
-        """Do something; if a moment was armed, the crash at that moment must leave what was before or what is after."""
+    def look_at(self, name: str) -> None:
+        self.promises[name].meet(tree_of(self.workspaces.get(name).overlay))
+
+    def act(
+        self,
+        what: Callable[[], object],
+        *,
+        changes: int | None = None,
+        sure: bool = False,
+        unsure: Promises | None = None,
+    ) -> bool:
+        """Do something; if a moment was armed, the crash at that moment must leave what was before or what is after.
+        `changes`: the file that is written to; `unsure`: workspaces that a crash may leave or not. Whether there was no
+        crash."""
         before = len(self.past) - 1
         with self.watched():
             what()
+        self.let_go()
+        self.see(changes)
+        cut = self.taken_cut()
+        if cut is not None:
+            self.promises |= unsure or {}
+            self.recover(cut, cut.is_power, before=before, unsure={*(unsure or ())})
+        elif sure:
+            self.promise.sure = len(self.past) - 1
+        return cut is None
+
+    def see(self, changes: int | None = None) -> None:
+        """What is here now: no file has other bytes but the one that was written to."""
+        now = tree_of(self.overlay)
+        before = contents_of(self.past[-1])
+        for ino, content in contents_of(now).items():
+            assert ino == changes or before.get(ino, content) == content, f"inode {ino} has changed by itself"
+        assert self.blocks < MANY_BLOCKS
+        if now != self.past[-1]:
+            self.past.append(now)
+
+    def let_go(self) -> None:
         for ino in self.held:
             self.overlay.forget(ino, 1)
         self.held.clear()
-        now = tree_of(self.overlay)
-        if now != self.past[-1]:
-            self.past.append(now)
-        cuts, self.cuts = self.cuts, []
-        for cut in cuts:
-            self.recover(cut, self.past[self.sure :] if cut.is_power else self.past[before:])
-            return
-        if sure:
-            self.sure = len(self.past) - 1
 
-    def recover(self, cut: Cut, allowed: list[Tree], *armed: tuple[int, int, bool]) -> None:
-        """Start again; each of `armed` is a crash in that recovery, after which it runs again."""
-        for each in armed:
-            again = self.restart(cut, each)
-            if again is None:
+    def recover(
+        self,
+        cut: Cut,
+        powers: bool,
+        again: Sequence[tuple[int, int, bool]] = (),
+        before: int | None = None,
+        unsure: frozenset[str] | set[str] = frozenset(),
+    ) -> None:
+        """Start again; each of `again` is a crash in that recovery, after which it runs again. `powers`: whether any
+        of these crashes is a power cut."""
+        for name, promise in self.promises.items():
+            self.promises[name] = promise.after_crash(powers, before if name == self.name else None)
+        for each in again:
+            next_cut = self.restart(cut, each)
+            if next_cut is None:
                 break
-            cut = again
+            cut = next_cut
         else:
             self.restart(cut)
-        self.recovered(allowed)
+        self.recovered(set(unsure))
 
     # operations
 
@@ -284,7 +341,7 @@ class Machine(RuleBasedStateMachine):
     def write(self, place: Place, offset: int, byte: int, length: int, then: str) -> None:
         ino = self.file(*place)
         if ino is not None:
-            self.act(lambda: self.overlay.write(ino, offset, bytes([byte]) * length))
+            self.act(lambda: self.overlay.write(ino, offset, bytes([byte]) * length), changes=ino)
         self.after(then)
 
     @rule(place=PLACES)
@@ -292,13 +349,13 @@ class Machine(RuleBasedStateMachine):
         """So that it gets a segment of its own."""
         ino = self.file(*place)
         if ino is not None:
-            self.act(lambda: self.overlay.write(ino, 0, b"much" * 400_000))
+            self.act(lambda: self.overlay.write(ino, 0, b"much" * 400_000), changes=ino)
 
     @rule(place=PLACES, size=OFFSETS, then=THEN)
     def truncate(self, place: Place, size: int, then: str) -> None:
         ino = self.file(*place)
         if ino is not None:
-            self.act(lambda: self.overlay.setattr(ino, size=size))
+            self.act(lambda: self.overlay.setattr(ino, size=size), changes=ino)
         self.after(then)
 
     @rule(path=PATHS, name=NAMES, then=THEN)
@@ -341,11 +398,12 @@ class Machine(RuleBasedStateMachine):
 
     def crash(self, number: int, is_power: bool, *again: tuple[int, int, bool]) -> None:
         powers = is_power or any(power for _, _, power in again)
-        self.recover(self.cut_now(number, is_power), self.past[self.sure if powers else -1 :], *again)
+        self.recover(self.cut_now(number, is_power), powers, again)
 
     @rule()
     def sync(self) -> None:
-        self.act(lambda: self.overlay.sync(), sure=True)
+        if self.act(lambda: self.overlay.sync(), sure=True) and self.overlay.is_clean:
+            assert self.blocks == 0
 
     @rule()
     def commit(self) -> None:
@@ -357,13 +415,17 @@ class Machine(RuleBasedStateMachine):
 
     def store(self, seal: Callable[[], object]) -> None:
         before = self.past[-1]
-        self.act(seal, sure=True)
-        if self.past[-1] is before:  # else there was a crash
+        if self.act(seal, sure=True):
             self.check_stored(before)
+            self.others_are_the_same()
+
+    def others_are_the_same(self) -> None:
+        for each in self.workspaces.opened():
+            self.look_at(each.name)
 
     def check_stored(self, expected: Tree) -> None:
         with self.repository.store.read() as snapshot:
-            live = heads.read_head(snapshot).live
+            live = heads.read_head(snapshot, self.name).live
             tree = trees.read_state(snapshot, live.state).tree
             for path, entry in trees.walk(snapshot, tree):
                 if entry.kind == 1:
@@ -380,36 +442,110 @@ class Machine(RuleBasedStateMachine):
             with suppress(Refused):
                 self.workspace.redo() if redo else self.workspace.undo()
 
-        self.act(move, sure=True)
+        if self.act(move, sure=True):
+            self.others_are_the_same()
 
-    @rule(place=PLACES, other=NAMES, is_early=st.booleans(), fails=st.booleans(), then=THEN)
-    def change_while_it_is_sealed(self, place: Place, other: bytes, is_early: bool, fails: bool, then: str) -> None:
-        """What is done after the freeze, before or after it was stored; the seal then succeeds or fails."""
-        store = workspace_module.store_frozen
-        before = self.past[-1]
+    @rule(then=THEN)
+    def settle(self, then: str) -> None:
+        if self.act(lambda: self.workspace.settle()):
+            self.others_are_the_same()
+        self.after(then)
+
+    # other workspaces
+
+    @precondition(lambda self: len(self.promises) < MOST)
+    @rule(stay=st.booleans(), late=st.one_of(st.none(), PLACES), then=THEN)
+    def fork(self, stay: bool, late: Place | None, then: str) -> None:
+        """We go on in the fork, or stay. `late`: a file that is changed before the fork is written down: that is no
+        business of the fork."""
+        name, before = self.new_name(), len(self.past) - 1
+        write = Workspace._write_fork
+
+        def fork_late(workspace: Workspace, *arguments: Any) -> None:
+            self.change(late)
+            write(workspace, *arguments)
+
+        unsure = {name: Promise(self.past[-1:])}
+        with patched(Workspace, "_write_fork", fork_late):
+            is_made = self.act(lambda: self.workspaces.fork(name, self.name), unsure=unsure)
+        if is_made:
+            self.promise.sure = before
+            self.promises |= unsure
+            if not stay:
+                self.go_to(name)
+        self.after(then)
+
+    def new_name(self) -> str:
+        self.forks += 1
+        return f"fork{self.forks}"
+
+    def change(self, place: Place | None) -> None:
+        ino = None if place is None else self.file(*place)
+        if ino is not None:
+            self.overlay.write(ino, 100, b"late" * 1500)
+            self.see(ino)
+
+    @precondition(lambda self: len(self.promises) > 1)
+    @rule(which=st.integers(0, MOST), then=THEN)
+    def go_elsewhere(self, which: int, then: str) -> None:
+        others = sorted(set(self.promises) - {self.name})
+        self.go_to(others[which % len(others)])
+        self.after(then)
+
+    def go_to(self, name: str) -> None:
+        with self.watched():
+            self.workspaces.get(name)
+        self.name = name
+        cut = self.taken_cut()
+        if cut is None:
+            self.look_at(name)
+        else:
+            self.recover(cut, cut.is_power)
+
+    @precondition(lambda self: set(self.promises) - {self.name, heads.DEFAULT})
+    @rule(which=st.integers(0, MOST))
+    def remove_workspace(self, which: int) -> None:
+        others = sorted(set(self.promises) - {self.name, heads.DEFAULT})
+        name = others[which % len(others)]
+        gone = {name: self.promises.pop(name)}
+        if self.act(lambda: self.workspaces.remove(name), unsure=gone):
+            assert name not in self.workspaces.names()
+            self.others_are_the_same()
+
+    # what is done while something is stored
+
+    @rule(
+        place=PLACES,
+        other=NAMES,
+        is_early=st.booleans(),
+        fails=st.booleans(),
+        forks=st.booleans(),
+        then=THEN,
+    )
+    def change_while_it_is_sealed(
+        self, place: Place, other: bytes, is_early: bool, fails: bool, forks: bool, then: str
+    ) -> None:
+        """What is done after the freeze, before or after it was stored; the seal then succeeds or fails. `forks`: and
+        what is frozen is shared meanwhile."""
+        store, is_small = workspace_module.store_frozen, workspace_module.is_small
+        stored_nodes: list[object] = []
+        sealed = 0
 
         def change() -> None:
-            ino = self.file(*place)
-            if ino is not None:
-                self.overlay.write(ino, 100, b"late" * 1500)
-            parent = self.folder(place[0])
-            there = self.overlay.lookup(parent, other)
-            if there is None:
-                made = self.overlay.make(parent, other, FILE, 0, 0, 0)[0]
-                self.overlay.write(made, 0, b"brief" * 250_000)
-                self.overlay.forget(made, 1)
-                self.overlay.unlink(parent, other)
-            elif stat.S_ISREG(there[1]):
-                self.hold(there)
-                self.overlay.unlink(parent, other)
-            else:
-                self.hold(there)
-            self.past.append(tree_of(self.overlay))
+            self.change(place)
+            self.come_and_go(self.folder(place[0]), other)
+            self.see()
 
-        def late(*arguments: Any) -> Any:
+        def late(nodes: Any, *arguments: Any) -> Any:
+            nonlocal sealed
+            if not any(each is nodes for each in stored_nodes):
+                stored_nodes.append(nodes)
+                sealed = len(self.past) - 1
+                if forks:
+                    self.fork_of_what_is_sealed()
             if is_early:
                 change()
-            stored = store(*arguments)
+            stored = store(nodes, *arguments)
             if not is_early:
                 change()
             if fails:
@@ -417,22 +553,40 @@ class Machine(RuleBasedStateMachine):
             return stored
 
         self.overlay.setattr(0, mode=0o755)  # so that there is something to freeze
-        self.past.append(tree_of(self.overlay))
-        workspace_module.store_frozen = late
-        try:
-            self.workspace.seal()
-            assert not fails
-            self.sure = len(self.past) - 2
-            self.check_stored(before)
-        except Conflict:
-            assert fails
-        finally:
-            workspace_module.store_frozen = store
-        for ino in self.held:
-            self.overlay.forget(ino, 1)
-        self.held.clear()
-        assert tree_of(self.overlay) == self.past[-1]
+        with (
+            patched(workspace_module, "store_frozen", late),
+            patched(workspace_module, "is_small", lambda nodes: not forks and is_small(nodes)),
+        ):
+            try:
+                self.workspace.seal()
+                assert not fails
+                self.promise.sure = sealed
+                self.check_stored(self.past[sealed])
+            except Conflict:
+                assert fails
+        self.let_go()
+        self.others_are_the_same()
         self.after(then)
+
+    def come_and_go(self, parent: int, name: bytes) -> None:
+        there = self.overlay.lookup(parent, name)
+        if there is None:
+            made = self.overlay.make(parent, name, FILE, 0, 0, 0)[0]
+            self.overlay.write(made, 0, b"brief" * 250_000)
+            self.overlay.forget(made, 1)
+            self.overlay.unlink(parent, name)
+        else:
+            self.hold(there)
+            if stat.S_ISREG(there[1]):
+                self.overlay.unlink(parent, name)
+
+    def fork_of_what_is_sealed(self) -> None:
+        """If it is the source of one: else the fork would wait for the seal."""
+        if len(self.promises) < MOST:
+            name = self.new_name()
+            if self.workspace._fork_at_once(name, os.urandom(ID_BYTES), Deed()):
+                self.promises[name] = Promise(self.past[-1:])
+                self.promise.sure = len(self.past) - 1
 
     # faults
 
@@ -445,23 +599,24 @@ class Machine(RuleBasedStateMachine):
         """The next operation that gets so far dies there."""
         self.moment = (left, number, is_power)
 
-    @rule(which=st.integers(1, 3), number=SEEDS, is_power=st.booleans())
-    def a_sync_that_fails(self, which: int, number: int, is_power: bool) -> None:
+    @rule(which=st.integers(1, 3), number=SEEDS, is_power=st.booleans(), forks=st.booleans())
+    def a_sync_that_fails(self, which: int, number: int, is_power: bool, forks: bool) -> None:
         """Nothing is changed any more, and no later sync says that all is well; what was synced before is there."""
         self.disk.fail_sync(which)
         try:
-            self.overlay.sync()
+            self.fork(True, None, "") if forks and len(self.promises) < MOST else self.overlay.sync()
         except OSError as error:
             assert error.errno == errno.EIO and self.overlay.failed
         else:
             assert not self.overlay.failed  # there was less to sync
             self.disk.fail_sync(0)
-            self.sure = len(self.past) - 1
+            self.promise.sure = len(self.past) - 1
             return
         for refused in (
             lambda: self.overlay.make(0, b"refused", FILE, 0, 0, 0),
             lambda: self.overlay.sync(),
             lambda: self.workspace.commit("refused"),
+            lambda: self.workspaces.fork("refused", self.name),
         ):
             with contextlib.suppress(OSError, StorageProblem):
                 refused()
@@ -479,21 +634,14 @@ class Machine(RuleBasedStateMachine):
         self.crash(number, is_power, *again)
 
 
-def shown(tree: Tree) -> str:
-    lines = [f"  {path.decode()} {what[:-1]} {short(what[-1])}" for path, what in sorted(tree.items())]
-    return "\n".join(lines) or "  (empty)"
-
-
-def short(content: Any) -> str:
-    if not isinstance(content, bytes):
-        return ""
-    runs: list[tuple[int, int]] = []
-    for byte in content:
-        if runs and runs[-1][0] == byte:
-            runs[-1] = (byte, runs[-1][1] + 1)
-        else:
-            runs.append((byte, 1))
-    return " ".join(f"{byte}x{count}" for byte, count in runs[:12])
+@contextmanager
+def patched(owner: object, name: str, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def changed(machine: Machine) -> None:
@@ -510,44 +658,77 @@ def changed(machine: Machine) -> None:
     machine.remove([], b"c", "")
 
 
+def shared(machine: Machine) -> None:
+    """The same, with a fork that shares it, and changes in both since, some of them synced."""
+    changed(machine)
+    machine.fork(True, None, "")
+    machine.write(([b"a"], b"a"), 200, 5, 4096, "sync")
+    machine.write(([], b"moved"), 0, 6, 100, "")
+    machine.go_elsewhere(0, "")
+    machine.write(([b"a"], b"a"), 300, 7, 4096, "sync")
+    machine.write(([], b"new"), 0, 8, 100, "")
+
+
+class Moment(NamedTuple):
+    """What is to be interrupted: `deed`, or a start after a kill or after a power cut."""
+
+    name: str
+    prepare: Callable[[Machine], None]
+    deed: Callable[[Machine], object] | None = None
+    after_power: bool = False
+
+    def crash_in(self, machine: Machine, left: int, is_power: bool) -> bool:
+        """Whether it got as far as to the crash."""
+        self.prepare(machine)
+        if self.deed is None:
+            again = (left, left, is_power)
+            folders = machine.folders
+            machine.crash(0, self.after_power, again)
+            return machine.folders == folders + 2
+        machine.moment = (left, left, is_power)
+        self.deed(machine)
+        return machine.moment is None or machine.moment[0] < 1
+
+
+MOMENTS_THAT_MATTER = [
+    Moment("sync", changed, Machine.sync),
+    Moment("commit", changed, Machine.commit),
+    Moment("seal", changed, Machine.seal),
+    Moment("undo", changed, lambda machine: machine.undo(redo=False)),
+    Moment("fork", changed, lambda machine: machine.fork(True, None, "")),
+    Moment("settle", shared, lambda machine: machine.settle("")),
+    Moment("commit in a fork", shared, Machine.commit),
+    Moment("a start after a kill", changed),
+    Moment("a start after a power cut", changed, after_power=True),
+    Moment("a start with a fork after a kill", shared),
+    Moment("a start with a fork after a power cut", shared, after_power=True),
+]
+
+
 def every_moment(step: int) -> None:
     """Killed and cut off from power at each system call (or each `step`-th) of what matters most."""
-    deeds: dict[str, Callable[[Machine], object]] = {
-        "sync": Machine.sync,
-        "commit": Machine.commit,
-        "seal": Machine.seal,
-        "undo": lambda machine: machine.undo(redo=False),
-        "a start after a kill": lambda machine: machine.restart(machine.cut_now(0, False), machine.moment),
-        "a start after a power cut": lambda machine: machine.restart(machine.cut_now(0, True), machine.moment),
-    }
-    for name, deed in deeds.items():
-        moments = 0
+    for moment in MOMENTS_THAT_MATTER:
+        crashes = 0
         for is_power in (False, True):
             for left in itertools.count(1 + random.randrange(step), step):
                 machine = Machine()
                 try:
-                    changed(machine)
-                    if name.startswith("a start"):
-                        powers = is_power or "power" in name
-                        allowed = machine.past[machine.sure if powers else -1 :]
-                        machine.moment = (left, left, is_power)
-                        cut = deed(machine)
-                        came = isinstance(cut, Cut)
-                        if isinstance(cut, Cut):
-                            machine.recover(cut, allowed)
-                    else:
-                        machine.moment = (left, left, is_power)
-                        deed(machine)
-                        came = machine.moment is None or machine.moment[0] < 1
-                    machine.write(([b"a"], b"a"), 0, 4, 9000, "sync")
-                    machine.commit()
-                    machine.crash(left, True)
+                    came = moment.crash_in(machine, left, is_power)
+                    go_on(machine, left)
                 finally:
                     machine.teardown()
                 if not came:
                     break
-                moments += 1
-        print(f"{name}: {moments} crashes", flush=True)
+                crashes += 1
+        print(f"{moment.name}: {crashes} crashes", flush=True)
+
+
+def go_on(machine: Machine, number: int) -> None:
+    for name in sorted(machine.promises):
+        machine.go_to(name)
+        machine.write(([b"a"], b"a"), 0, 4, 9000, "sync")
+        machine.commit()
+    machine.crash(number, True)
 
 
 if __name__ == "__main__":
