@@ -48,6 +48,7 @@ def run(
     client: Client,
     program: Program,
     *,
+    place: Path,
     cwd: Path,
     env: Mapping[bytes, bytes],
     stdout: Sequence[BinaryIO],
@@ -57,11 +58,14 @@ def run(
     deed: Mapping[str, Any],
     **options: Any,
 ) -> Came:
-    """`stdout`, `stderr`: where the output goes, beside the record. `options`: ws, message, serve, keep, max_age."""
+    """`place`: where the workspace is; a `cwd` elsewhere means its root. `stdout`, `stderr`: where the output goes,
+    beside the record. `options`: ws, message, serve, keep, max_age."""
+    cwd = cwd if cwd.is_relative_to(place) else place
     begun = client.call(
         "run.begin",
         program=program.as_parameter(),
         cwd=[os.fsdecode(os.fsencode(cwd))],
+        executable=_executable(program, cwd, env),
         env=[[os.fsdecode(name), os.fsdecode(value)] for name, value in env.items()],
         umask=umask,
         privileged=os.geteuid() == 0,
@@ -70,13 +74,12 @@ def run(
     )
     if begun["cached"]:
         return Came(begun["exit"], None, True, begun, None)
-    place = path_of(begun, "place")
     seen = {
         **env,
         RUN_VARIABLE.encode(): begun["run"].encode(),
-        b"GIT_CEILING_DIRECTORIES": os.path.dirname(place),
+        b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent),
     }
-    command = Command(program.words(), os.path.join(place, path_of(begun, "cwd")), seen, umask, timeout)
+    command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout)
     done = _executed(command, [path_of(each) for each in begun["logs"]], stdout, stderr, client.fileno())
     if done.abandoned:
         raise EnvironmentProblem("the daemon has gone: the command was ended", hint="what it did is uncommitted")
@@ -92,6 +95,18 @@ def run(
         **deed,
     )
     return Came(done.exit, done.signal, False, {**begun, **ended}, done)
+
+
+def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list[str]:
+    """[the file that will run], as execvp finds it; none if there is none."""
+    import shutil
+
+    name = os.fsdecode(program.words()[0])
+    path = os.fsdecode(env.get(b"PATH", os.fsencode(os.defpath)))
+    if "/" not in name:
+        folders = os.pathsep.join(os.path.join(cwd, each) for each in path.split(os.pathsep))
+        name = shutil.which(name, path=folders) or ""
+    return [os.path.realpath(os.path.join(cwd, name))] if name else []
 
 
 def _executed(

@@ -77,6 +77,7 @@ def run(
         came = runner.run(
             client,
             program,
+            place=place,
             cwd=Path.cwd(),
             env=os.environb,
             stdout=outputs.stdout,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from fusecas import _native
 from fusecas.run import times
 from fusecas.run.environment import digests
+from fusecas.run.host import Host
 from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.kinds import Action, Program, to_ref
 from fusecas.store.rows import Live
@@ -17,6 +18,7 @@ RUN = "run"
 
 class Request(NamedTuple):
     """`program`: {shell: text} or {argv: words}. `cwd`: from the workspace's root. `place`: where the workspace is.
+    `executable`: the file that runs, as the caller finds it.
 
     `serve`: whether a result that is known may be put in place; `keep`: whether this one may be, later.
     """
@@ -25,6 +27,7 @@ class Request(NamedTuple):
     cwd: bytes
     place: bytes
     env: Sequence[tuple[bytes, bytes]]
+    executable: bytes | None
     umask: int
     privileged: bool
     message: str | None = None
@@ -41,7 +44,7 @@ class Key(NamedTuple):
     live: Live
 
 
-def key_of(snapshot: Snapshot, live: Live, request: Request) -> Key:
+def key_of(snapshot: Snapshot, live: Live, request: Request, host: Host) -> Key:
     domain, secret = snapshot.domain()
     action = Action(
         kind=RUN,
@@ -54,7 +57,7 @@ def key_of(snapshot: Snapshot, live: Live, request: Request) -> Key:
         tty=False,
         umask=request.umask,
         privileged=request.privileged,
-        platform=this_platform(),
+        platform={**this_platform(), "host": host.of(request.executable, request.place)},
         domain=domain,
     )
     data = action.encode()

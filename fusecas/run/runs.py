@@ -8,6 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 from fusecas.errors import InUse, NotFound
 from fusecas.run import times
+from fusecas.run.host import Host
 from fusecas.run.request import Key, Request, key_of
 from fusecas.store import heads
 from fusecas.store.diff import ChangeKind, diff_states
@@ -78,6 +79,7 @@ class Runs:
     def __init__(self, store: Store, folder: Path) -> None:
         self._store = store
         self._folder = folder
+        self._host = Host()
         self._lock = threading.Lock()
         self._running: dict[bytes, bytes] = {}
         self._runs: dict[bytes, Running] = {}
@@ -121,7 +123,7 @@ class Runs:
         while True:
             workspace.seal()
             with self._store.read() as snapshot:
-                key = key_of(snapshot, heads.read_head(snapshot, workspace.name).live, request)
+                key = key_of(snapshot, heads.read_head(snapshot, workspace.name).live, request, self._host)
                 result = snapshot.result(key.id) if request.serve else None
             if result is not None and is_fresh(result, request.max_age):
                 try:

@@ -3,7 +3,11 @@
 import os
 import shutil
 import time
+from pathlib import Path
 
+import pytest
+
+from fusecas.run import host as host_module
 from tests.run.conftest import Runner
 
 
@@ -85,6 +89,35 @@ def test_values_of_variables_are_in_no_stored_byte(runner: Runner) -> None:
                 with open(path, "rb") as file:
                     data = file.read()
                 assert b"planted-value" not in data and b"another-planted" not in data, path
+
+
+def test_another_version_of_a_program_is_a_miss(runner: Runner) -> None:
+    tool = runner.folder / "tool"
+    tool.write_text(f"#!/bin/sh\necho x >> {runner.counter}; echo one > made\n")
+    tool.chmod(0o755)
+    found = {"PATH": f"{runner.folder}:{os.environ['PATH']}"}
+    assert runner.json("--", "tool", env=found)["cached"] is False
+    runner.ok("undo")
+    assert runner.json("--", "tool", env=found)["cached"] is True
+    runner.ok("undo")
+    tool.write_text(tool.read_text().replace("one", "two"))
+    assert runner.json("--", "tool", env=found)["cached"] is False
+    assert (runner.work / "made").read_text() == "two\n"
+
+
+def test_the_installed_packages_are_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = tmp_path / "status"
+    packages.write_text("gcc 12")
+    monkeypatch.setattr(host_module, "PACKAGES", (os.fsencode(packages),))
+    host = host_module.Host()
+
+    def key() -> object:
+        return host.of(b"/bin/sh", b"/nowhere")
+
+    before = key()
+    assert key() == before
+    packages.write_text("gcc 13")
+    assert key() != before
 
 
 def test_where_it_runs_and_as_what_is_part_of_the_key(runner: Runner) -> None:
