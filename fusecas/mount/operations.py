@@ -352,6 +352,8 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def open(self, inode: int, flags: int, ctx: Any) -> FileInfo:
         place, ino = self._place(inode)
+        if place.workspace is None and flags & os.O_ACCMODE != os.O_RDONLY:
+            raise FUSEError(errno.EROFS)
         if flags & os.O_TRUNC:
             set_ids.cut(place.overlay, ino, ctx)
         return self._opened(place, ino, flags)
