@@ -60,6 +60,23 @@ def encode_level(
 def check_ext(ext: Any) -> None:
     """Raise FormatError unless this is a well-formed extension map of a root."""
 
+# Side trees; `load` and `save` take a kind as a number
+
+def write_times(
+    tree: bytes | None, time: int, load: Callable[[bytes, int], Buffer], save: Callable[[int, bytes], object]
+) -> bytes | None:
+    """A tree of times: the same one for each entry of `tree`."""
+
+def write_inodes(
+    tree: bytes | None,
+    times: bytes | None,
+    first: int,
+    time: int,
+    load: Callable[[bytes, int], Buffer],
+    save: Callable[[int, bytes], object],
+) -> bytes | None:
+    """A tree of numbers, from `first` on in the order of a walk, with each entry's time, else `time`."""
+
 # Rows
 
 def pack_row(kind: int, codec: int, n: int, pack: int, offset: int, stored: int, size: int, created: int) -> bytes: ...
