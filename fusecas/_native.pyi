@@ -57,6 +57,9 @@ def encode_level(
 ) -> list[tuple[bytes, bytes, bytes, int, int]]:
     """Cut entries into nodes: (id, data, last key, n, bytes) of each."""
 
+def open_tail(level: int, entries: Sequence[tuple[Any, ...]]) -> int:
+    """How many entries at the end, of some that begin a node, are in no whole node yet."""
+
 def check_ext(ext: Any) -> None:
     """Raise FormatError unless this is a well-formed extension map of a root."""
 
@@ -72,10 +75,12 @@ def write_inodes(
     times: bytes | None,
     first: int,
     time: int,
+    changes: Sequence[tuple[bytes, tuple[Any, ...] | None]],
     load: Callable[[bytes, int], Buffer],
     save: Callable[[int, bytes], object],
 ) -> bytes | None:
-    """A tree of numbers, from `first` on in the order of a walk, with each entry's time, else `time`."""
+    """A tree of numbers, from `first` on in the order of a walk, with each entry's time, else `time`. But for
+    `changes`: what a name has instead, or None if it is gone."""
 
 # Rows
 

@@ -11,7 +11,7 @@ from fusecas.errors import InvalidObject
 from fusecas.store import prolly
 from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.kinds import Entry, EntryKind
-from fusecas.workspace.sides import OLDEST, DirIds, written_inodes, written_times
+from fusecas.workspace.sides import OLDEST, DirIds, changed_inodes, written_inodes, written_times
 
 FIRST, FALLBACK = 1000, 77
 names = st.binary(min_size=1, max_size=5).filter(lambda name: name not in (b".", b"..") and not {0, 47} & {*name})
@@ -81,6 +81,23 @@ def test_large_directories_are_numbered_in_the_order_of_a_walk(count: int) -> No
     check_same_as_plain(
         {b"name%08x" % rng.randrange(1 << 32): (rng.randrange(3), rng.choice([None, 9])) for _ in range(count)}
     )
+
+
+@given(directories, st.dictionaries(names, st.none() | st.integers(1, 99), max_size=30), st.randoms())
+def test_numbers_are_written_down_with_what_has_changed_since(
+    items: dict[bytes, tuple[int, int | None]], others: dict[bytes, int | None], rng: random.Random
+) -> None:
+    some = {name: rng.choice([None, 7]) for name in rng.sample(sorted(items), len(items) // 4)}
+    changes = {name: None if to is None else (name, to, 3, None) for name, to in {**some, **others}.items()}
+    ours, plain = Nodes(), Nodes()
+    base = stored(ours, items)
+    stored(plain, items)
+    expected = prolly.edit(Kind.INODES, plain_inodes(plain, items), changes, plain.load, plain.save)
+    assert changed_inodes(base, FALLBACK, changes, ours.load, ours.save) == expected
+    assert ours.kept.items() <= plain.kept.items()
+    written = base._replace(inodes=plain_inodes(ours, items))
+    if written.inodes is not None:
+        assert changed_inodes(written, FALLBACK, changes, ours.load, ours.save) == expected
 
 
 def test_what_is_written_down_already_stays() -> None:

@@ -9,6 +9,7 @@ use super::FormatError as CoreError;
 use crate::buffer::Lent;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
@@ -319,6 +320,18 @@ fn encode_level<'py>(
 }
 
 #[pyfunction]
+fn open_tail(level: u8, entries: Vec<Bound<'_, PyTuple>>) -> PyResult<usize> {
+    let mut run = 0;
+    for entry in &entries {
+        run += 1;
+        if run == node::MOST_ENTRIES || ids::is_cut(level, bytes_of(entry, 0)?) {
+            run = 0;
+        }
+    }
+    Ok(run)
+}
+
+#[pyfunction]
 fn check_ext(ext: &Bound<'_, PyAny>) -> PyResult<()> {
     if node::check_ext(&cbor::encode(&to_value(ext, 0)?)?)?.linked {
         return Err(FormatError::new_err("a root among hard links"));
@@ -377,18 +390,24 @@ fn write_times<'py>(
 }
 
 #[pyfunction]
+#[allow(clippy::too_many_arguments)] // what says the numbers, and a store
 fn write_inodes<'py>(
     py: Python<'py>,
     tree: Option<&[u8]>,
     times: Option<&[u8]>,
     first: u64,
     time: i128,
+    changes: Vec<(PyBackedBytes, Option<Bound<'py, PyTuple>>)>,
     load: Bound<'py, PyAny>,
     save: Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let (tree, times) = (optional_id(tree)?, optional_id(times)?);
     let nodes = Callables { py, load, save };
-    Ok(id_or_none(py, sides::write_inodes(tree.as_ref(), times.as_ref(), first, time, &nodes)?))
+    let mut changed = sides::Changes::new();
+    for (name, entry) in &changes {
+        changed.insert(name, entry.as_ref().map(|entry| to_entry(entry, Shape::Inodes, 0)).transpose()?);
+    }
+    Ok(id_or_none(py, sides::write_inodes(tree.as_ref(), times.as_ref(), first, time, &changed, &nodes)?))
 }
 
 // ---- rows
@@ -448,6 +467,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(is_cut, module)?,
         wrap_pyfunction!(decode_node, module)?,
         wrap_pyfunction!(encode_level, module)?,
+        wrap_pyfunction!(open_tail, module)?,
         wrap_pyfunction!(check_ext, module)?,
         wrap_pyfunction!(write_times, module)?,
         wrap_pyfunction!(write_inodes, module)?,

@@ -3,6 +3,7 @@
 use super::ids::{is_cut, Id};
 use super::node::{decode_node, encode_level, Encoded, Entry, Node, MOST_ENTRIES};
 use super::{refuse, FormatError, Result as Checked};
+use std::collections::BTreeMap;
 
 pub const TREE: u8 = 1;
 pub const TIMES: u8 = 4;
@@ -41,24 +42,37 @@ pub fn write_times<E: From<FormatError>>(
     build(TIMES, &entries, nodes)
 }
 
-/// Numbers from `first` on in the order of a walk, and the time of each entry, or `time` for one that has none.
+/// What names have now: an entry, or nothing.
+pub type Changes<'a> = BTreeMap<&'a [u8], Option<Entry<'a>>>;
+
+/// Numbers from `first` on in the order of a walk, and the time of each entry, or `time` for one that has none; but for
+/// what has changed.
 pub fn write_inodes<E: From<FormatError>>(
     tree: Option<&Id>,
     times: Option<&Id>,
     first: u64,
     time: i128,
+    changes: &Changes,
     nodes: &impl Nodes<E>,
 ) -> Result<Option<Id>, E> {
     let names = names_of(tree, nodes)?;
     let mut mtimes = times_of(times, nodes)?.into_iter().peekable();
     let mut number = first;
-    let mut entries = Vec::with_capacity(names.len());
+    let mut entries = Vec::with_capacity(names.len() + changes.len());
+    let mut changed = changes.iter().peekable();
     for Named { name, weight } in &names {
         while mtimes.next_if(|each| each.name < *name).is_some() {}
         let ctime = mtimes.next_if(|each| each.name == *name).map_or(time, |each| each.mtime);
-        entries.push(Entry::Inodes { name, number, ctime, child: None });
+        while let Some((_, entry)) = changed.next_if(|(other, _)| ***other < **name) {
+            entries.extend(entry.clone());
+        }
+        match changed.next_if(|(other, _)| ***other == **name) {
+            Some((_, entry)) => entries.extend(entry.clone()),
+            None => entries.push(Entry::Inodes { name, number, ctime, child: None }),
+        }
         number = number.checked_add(*weight).ok_or_else(|| FormatError("more inodes than there are numbers".into()))?;
     }
+    entries.extend(changed.filter_map(|(_, entry)| entry.clone()));
     build(INODES, &entries, nodes)
 }
 
