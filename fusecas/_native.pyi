@@ -57,8 +57,30 @@ def encode_level(
 ) -> list[tuple[bytes, bytes, bytes, int, int]]:
     """Cut entries into nodes: (id, data, last key, n, bytes) of each."""
 
+def open_tail(level: int, entries: Sequence[tuple[Any, ...]]) -> int:
+    """How many entries at the end, of some that begin a node, are in no whole node yet."""
+
 def check_ext(ext: Any) -> None:
     """Raise FormatError unless this is a well-formed extension map of a root."""
+
+# Side trees; `load` and `save` take a kind as a number
+
+def write_times(
+    tree: bytes | None, time: int, load: Callable[[bytes, int], Buffer], save: Callable[[int, bytes], object]
+) -> bytes | None:
+    """A tree of times: the same one for each entry of `tree`."""
+
+def write_inodes(
+    tree: bytes | None,
+    times: bytes | None,
+    first: int,
+    time: int,
+    changes: Sequence[tuple[bytes, tuple[Any, ...] | None]],
+    load: Callable[[bytes, int], Buffer],
+    save: Callable[[int, bytes], object],
+) -> bytes | None:
+    """A tree of numbers, from `first` on in the order of a walk, with each entry's time, else `time`. But for
+    `changes`: what a name has instead, or None if it is gone."""
 
 # Rows
 
@@ -248,7 +270,11 @@ class Overlay:
     def lookup(self, parent: int, name: bytes) -> Attributes | None:
         """What is at a name; the caller then holds it until `forget`."""
 
+    def lookup_each(self, parent: int, names: Sequence[bytes]) -> list[Attributes | None]: ...
     def forget(self, ino: int, count: int) -> None: ...
+    def forget_each(self, inos: Sequence[int]) -> None:
+        """One reference less to each."""
+
     def looked_up(self, ino: int) -> None: ...
     def getattr(self, ino: int) -> Attributes: ...
     def readlink(self, ino: int) -> bytes: ...

@@ -24,6 +24,7 @@ from fusecas.mount.special import NAME, Found, SpecialFolders
 
 FOREVER = 86400.0 * 365
 DOTS = 2
+AT_A_TIME = 64
 NO_DEVICE = (0, 0)
 
 log = logging.getLogger(__name__)
@@ -185,46 +186,54 @@ class Operations(pyfuse3.Operations):
         listing = self._listings[fh]
         if start_id == 0:
             listing.begin_again()
-        at = start_id
-        while await self._reaches(listing, at):
-            if not await self._list_one(listing, at, token):
-                return
-            at += 1
-
-    async def _reaches(self, listing: Listing, at: int) -> bool:
-        """Whether there is something at a position; reads on until that is known."""
-        while at >= len(listing.names) + DOTS and not listing.is_whole:
-            await self._read_on(listing)
-        return at < len(listing.names) + DOTS
-
-    async def _read_on(self, listing: Listing) -> None:
-        number, ino = split(listing.node)
-        if number == SPECIAL:
-            listing.names, listing.is_whole = await self._special.names(ino), True
-            return
-        some, listing.after = self._places[number].overlay.names(ino, listing.after)
-        listing.names += [name for name, _ in some]
-        listing.is_whole = listing.after is None
-
-    async def _list_one(self, listing: Listing, at: int, token: pyfuse3.ReaddirToken) -> bool:
-        """Whether there is room for more."""
-        if at < DOTS:
+        for at in range(start_id, DOTS):
             shown_as = self._dot(listing.node) if at == 0 else self._above(listing.node)
-            return bool(pyfuse3.readdir_reply(token, b"." * (at + 1), shown_as, at + 1))
-        name = listing.names[at - DOTS]
-        number, ino = split(listing.node)
-        if number == SPECIAL:
-            entry = entry_of(await self._special.lookup(ino, name))
+            if not pyfuse3.readdir_reply(token, b"." * (at + 1), shown_as, at + 1):
+                return
+        at = max(start_id - DOTS, 0)
+        if split(listing.node)[0] == SPECIAL:
+            await self._list_special(listing, at, token)
         else:
-            place = self._places[number]
-            found = place.overlay.lookup(ino, name)
-            entry = absent(0) if found is None else self._entry(place, found)
-        if not entry.st_ino:
-            return True  # gone since the listing began
-        if pyfuse3.readdir_reply(token, name, entry, at + 1):
-            return True
-        self._forget(entry.st_ino, 1)
-        return False
+            self._list_names(listing, at, token)
+
+    async def _list_special(self, listing: Listing, at: int, token: pyfuse3.ReaddirToken) -> None:
+        _, ino = split(listing.node)
+        if not listing.is_whole:
+            listing.names, listing.is_whole = await self._special.names(ino), True
+        for name in listing.names[at:]:
+            at += 1
+            found = await self._special.lookup(ino, name)
+            if found is None:
+                continue  # gone since the listing began
+            if not pyfuse3.readdir_reply(token, name, entry_of(found), at + DOTS):
+                self._forget(found[0], 1)
+                return
+
+    def _list_names(self, listing: Listing, at: int, token: pyfuse3.ReaddirToken) -> None:
+        """Some names at a time, with what they are: each is held from then on, until the kernel forgets it, or at once
+        if there was no room for it."""
+        number, ino = split(listing.node)
+        place = self._places[number]
+        entry = empty_entry(FOREVER)
+        while names := self._names_from(listing, place, ino, at):
+            found = place.overlay.lookup_each(ino, names)
+            for taken, each in enumerate(found):
+                if each is None:
+                    continue  # gone since the listing began
+                fill(entry, place.first | each[0], each)
+                if not pyfuse3.readdir_reply(token, names[taken], entry, at + taken + 1 + DOTS):
+                    place.overlay.forget_each([left[0] for left in found[taken:] if left is not None])
+                    return
+            at += len(names)
+
+    @staticmethod
+    def _names_from(listing: Listing, place: Place, ino: int, at: int) -> list[bytes]:
+        """Some names from a position on; none at the end. Reads on until there are some."""
+        while at >= len(listing.names) and not listing.is_whole:
+            some, listing.after = place.overlay.names(ino, listing.after)
+            listing.names += [name for name, _ in some]
+            listing.is_whole = listing.after is None
+        return listing.names[at : at + AT_A_TIME]
 
     def _dot(self, node: int) -> EntryAttributes:
         number, ino = split(node)
@@ -352,6 +361,8 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def open(self, inode: int, flags: int, ctx: Any) -> FileInfo:
         place, ino = self._place(inode)
+        if place.workspace is None and flags & os.O_ACCMODE != os.O_RDONLY:
+            raise FUSEError(errno.EROFS)
         if flags & os.O_TRUNC:
             set_ids.cut(place.overlay, ino, ctx)
         return self._opened(place, ino, flags)
@@ -401,24 +412,33 @@ class Operations(pyfuse3.Operations):
 
 def attributes_of(number: int, found: "_native.Attributes", timeout: float) -> EntryAttributes:
     """`number`: what stat shows, by which the kernel also names it; the root it knows by a name of its own, too."""
-    _, mode, links, uid, gid, device, size, blocks, atime, mtime, ctime = found
+    entry = empty_entry(timeout)
+    fill(entry, number, found)
+    return entry
+
+
+def empty_entry(timeout: float) -> EntryAttributes:
     entry = EntryAttributes()
+    entry.st_blksize = 4096
+    entry.entry_timeout = timeout
+    entry.attr_timeout = timeout
+    return entry
+
+
+def fill(entry: EntryAttributes, number: int, found: "_native.Attributes") -> None:
+    """All that differs from inode to inode."""
+    _, mode, links, uid, gid, device, size, blocks, atime, mtime, ctime = found
     entry.st_ino = number
     entry.st_mode = mode
     entry.st_nlink = links
     entry.st_uid = uid
     entry.st_gid = gid
-    if device != NO_DEVICE:
-        entry.st_rdev = os.makedev(*device)
+    entry.st_rdev = 0 if device == NO_DEVICE else os.makedev(*device)
     entry.st_size = size
-    entry.st_blksize = 4096
     entry.st_blocks = blocks
     entry.st_atime_ns = atime
     entry.st_mtime_ns = mtime
     entry.st_ctime_ns = ctime
-    entry.entry_timeout = timeout
-    entry.attr_timeout = timeout
-    return entry
 
 
 def entry_of(found: Found | None) -> EntryAttributes:

@@ -154,6 +154,10 @@ def _merge_young(kv: KV) -> None:
 
 def spans(kv: KV, row: Row) -> list[PackSpan]:
     """Where an object's stored bytes lie, pack by pack. Raises MissingObject if packs are gone."""
+    return [span for span, _ in _spans_and_packs(kv, row)]
+
+
+def _spans_and_packs(kv: KV, row: Row) -> list[tuple[PackSpan, Value]]:
     found, pack, start, left = [], row.pack, row.offset, row.stored
     while left > 0:
         value = kv.get(Table.DATA, u64(pack))
@@ -161,7 +165,7 @@ def spans(kv: KV, row: Row) -> list[PackSpan]:
             raise MissingObject(f"object number {row.n}: pack {pack} is not there", hint="fusecas verify")
         stop = min(len(value), start + left)
         if stop > start:
-            found.append(PackSpan(pack, start, stop))
+            found.append((PackSpan(pack, start, stop), value))
         left -= stop - start
         pack, start = pack + 1, 0
     return found
@@ -169,12 +173,7 @@ def spans(kv: KV, row: Row) -> list[PackSpan]:
 
 def stored_bytes(kv: KV, row: Row) -> list[Value]:
     """The stored bytes in place, piece by piece: valid as long as the transaction's values are."""
-    pieces: list[Value] = []
-    for span in spans(kv, row):
-        value = kv.get(Table.DATA, u64(span.pack))
-        assert value is not None
-        pieces.append(memoryview(value)[span.start : span.stop])
-    return pieces
+    return [memoryview(pack)[span.start : span.stop] for span, pack in _spans_and_packs(kv, row)]
 
 
 def joined(pieces: Sequence[Value]) -> Value:

@@ -263,7 +263,7 @@ def _edit_level(
             at = stop
             if following is None:
                 break
-            tail = _open_tail(level, buffer)
+            tail = _native.open_tail(level, buffer)
             if tail == 0:
                 break
             # The last node may have lost its border: whole nodes are settled, the rest runs on.
@@ -275,16 +275,6 @@ def _edit_level(
             made += _encode(kind, level, buffer)
     above.update((each.inner[KEY], each.inner) for each in made)
     return made, {key: inner for key, inner in above.items() if not _is_same(levels, level, key, inner)}
-
-
-def _open_tail(level: int, buffer: list[LeafEntry]) -> int:
-    """How many entries at the end of `buffer`, which begins a node, are in no whole node yet."""
-    run = 0
-    for entry in buffer:
-        run += 1
-        if run == MOST_ENTRIES or _native.is_cut(level, entry[KEY]):
-            run = 0
-    return run
 
 
 def _merged(old: list[LeafEntry], changes: list[tuple[bytes, LeafEntry | None]]) -> list[LeafEntry]:

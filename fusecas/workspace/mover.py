@@ -9,6 +9,7 @@ from fusecas import _native
 from fusecas.store import heads, trees
 from fusecas.store.heads import Head
 from fusecas.store.ids import Kind, LayerId, ObjectId, StateId
+from fusecas.store.prolly import Loader
 from fusecas.store.rows import LivePair, Operation, Range
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
@@ -70,8 +71,7 @@ class Step(NamedTuple):
 class Kept:
     """New nodes, in the order in which they were made, until there is a transaction for them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._data: dict[bytes, tuple[Kind, bytes]] = {}
 
     def save(self, kind: Kind, data: bytes) -> ObjectId:
@@ -79,20 +79,18 @@ class Kept:
         self._data[node] = (kind, data)
         return node
 
-    def load(self, node: bytes, kind: Kind) -> bytes:
-        if node in self._data:
-            return self._data[node][1]
-        with self._store.read() as snapshot:
-            return snapshot.read_node(node, kind)
+    def loader(self, snapshot: Snapshot) -> Loader:
+        """Of these, and of what the store has."""
+        return lambda node, kind: self._data[node][1] if node in self._data else snapshot.read_node(node, kind)
 
-    def publish(self, publisher: "Callable[[Transaction], Published]") -> "Published":
+    def publish(self, store: Store, publisher: "Callable[[Transaction], Published]") -> "Published":
         nodes = list(self._data.values())
         if sum(len(data) for _, data in nodes) <= MOST_BYTES:
-            with self._store.write() as transaction:
+            with store.write() as transaction:
                 for kind, data in nodes:
                     transaction.put_node(kind, data)
                 return publisher(transaction)
-        with self._store.session() as session:
+        with store.session() as session:
             for kind, data in nodes:
                 session.put_node(kind, data)
             return session.publish(publisher)
@@ -116,21 +114,22 @@ class Mover:
             target = find(snapshot, head)
             before, after = (trees.read_state(snapshot, each) for each in (head.live.state, target.state))
             fallback = fallback_time(snapshot, self._name)
-        live = head.live
-        kept = Kept(self._store)
-        if target.make_times is not None:
-            target = target._replace(times=target.make_times(kept.load, kept.save))
-        planner = Planner(
-            Side(before, DirIds(before.tree, live.times, live.inodes, live.first_inode)),
-            after,
-            target.times,
-            now=time.time_ns(),
-            fallback=fallback,
-            take_numbers=self._overlay.take_numbers,
-            load=kept.load,
-            save=kept.save,
-        )
-        return Step(head, target, planner.run(), kept)
+            live = head.live
+            kept = Kept()
+            load = kept.loader(snapshot)
+            if target.make_times is not None:
+                target = target._replace(times=target.make_times(load, kept.save))
+            planner = Planner(
+                Side(before, DirIds(before.tree, live.times, live.inodes, live.first_inode)),
+                after,
+                target.times,
+                now=time.time_ns(),
+                fallback=fallback,
+                take_numbers=self._overlay.take_numbers,
+                load=load,
+                save=kept.save,
+            )
+            return Step(head, target, planner.run(), kept)
 
     def put_in_place(self, step: Step, verb: str, deed: Deed) -> tuple[Moved, Stale]:
         """The gate is closed. If this fails before the row is written, nothing has changed."""
@@ -150,7 +149,7 @@ class Mover:
             row = row._replace(layer=layer, baseline=target.times, baseline_state=target.state, owner=owner)
             return Published(layer, heads.advance(transaction, head, row, verb, *deed, cursor=target.cursor))
 
-        layer, operation = kept.publish(publish)
+        layer, operation = kept.publish(self._store, publish)
         try:
             with self._store.read() as snapshot:
                 standing = standing_of(snapshot, self._name, target.state, plan.root)

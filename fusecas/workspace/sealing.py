@@ -143,14 +143,16 @@ class Sealer:
             in_times[b""] = (b"", clamped(node.mtime), None)
             in_inodes[b""] = (b"", ROOT, clamped(node.ctime), None)
         old_times = sides.written_times(base, self._fallback, self._load, self._save)
-        old_inodes = sides.written_inodes(base, self._fallback, self._load, self._save)
         tree = self._edit(Kind.TREE, base.tree, in_tree)
         return DirIds(
             tree,
             None if tree is None and node.ino != ROOT else self._edit(Kind.TIMES, old_times, in_times),
-            None if tree is None and node.ino != ROOT else self._edit(Kind.INODES, old_inodes, in_inodes),
+            None if tree is None and node.ino != ROOT else self._inodes(base, in_inodes),
             node.ino + 1,
         )
+
+    def _inodes(self, base: DirIds, changes: sides.Changes) -> bytes | None:
+        return sides.changed_inodes(base, self._fallback, changes, self._load, self._save)
 
     def _edit(self, kind: Kind, root: bytes | None, changes: dict[bytes, LeafEntry | None]) -> bytes | None:
         return prolly.edit(kind, root, changes, self._load, self._save) if changes else root

@@ -67,3 +67,20 @@ def test_names_of_a_state_that_was_put_in_place_can_be_taken_away_one_by_one(lin
     linked.ok("checkout", "@empty")
     linked.ok("undo")
     assert left.st_nlink == 1 == (work / "b" / "file").stat().st_nlink
+
+
+def test_a_thousand_names_of_one_file_are_one_file(place: Mounted) -> None:
+    source = place.folder / "source"
+    source.mkdir()
+    (source / "0").write_text("one")
+    for number in range(1, 1000):
+        os.link(source / "0", source / f"{number}")
+    place.ok("import", "source")
+    place.mount()
+    found = {entry.stat().st_ino: entry.stat().st_nlink for entry in os.scandir(place.work)}
+    assert list(found.values()) == [1000]
+    for number in range(0, 1000, 2):
+        (place.work / f"{number}").unlink()
+    assert (place.work / "1").stat().st_nlink == 500
+    place.ok("commit")
+    assert (place.work / "999").read_text() == "one"

@@ -267,13 +267,13 @@ def test_a_run_without_cuts_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -
     nodes = Nodes()
     root = prolly.build(Kind.MAP, ((key, 1) for key in keys), nodes.save)
     looked: list[int] = []
-    real = prolly._open_tail
+    real = _native.open_tail
 
     def counted(level: int, buffer: list[Any]) -> int:
         looked.append(len(buffer))
         return real(level, buffer)
 
-    monkeypatch.setattr(prolly, "_open_tail", counted)
+    monkeypatch.setattr(_native, "open_tail", counted)
     early = b"-"
     assert not _native.is_cut(0, early)
     after = prolly.edit(Kind.MAP, root, {early: (early, 2)}, nodes.load, nodes.save)

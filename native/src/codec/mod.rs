@@ -5,6 +5,7 @@ pub mod ids;
 pub mod node;
 pub mod python;
 pub mod row;
+pub mod sides;
 
 /// Bytes or values that the format does not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,10 +4,12 @@ use super::cbor::{self, Value};
 use super::ids::{self, Id};
 use super::node::{self, Entry, Shape, TreeEntry};
 use super::row::{self, Row};
+use super::sides;
 use super::FormatError as CoreError;
 use crate::buffer::Lent;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
@@ -111,7 +113,7 @@ fn to_int(number: &Bound<'_, PyInt>) -> PyResult<i128> {
     number.extract::<i128>().map_err(|_| FormatError::new_err("an integer beyond 64 bits"))
 }
 
-fn from_int(py: Python<'_>, number: i128) -> PyResult<Bound<'_, PyAny>> {
+pub fn from_int(py: Python<'_>, number: i128) -> PyResult<Bound<'_, PyAny>> {
     Ok(match i64::try_from(number) {
         Ok(small) => small.into_pyobject(py)?.into_any(),
         Err(_) => number.into_pyobject(py)?.into_any(),
@@ -318,11 +320,94 @@ fn encode_level<'py>(
 }
 
 #[pyfunction]
+fn open_tail(level: u8, entries: Vec<Bound<'_, PyTuple>>) -> PyResult<usize> {
+    let mut run = 0;
+    for entry in &entries {
+        run += 1;
+        if run == node::MOST_ENTRIES || ids::is_cut(level, bytes_of(entry, 0)?) {
+            run = 0;
+        }
+    }
+    Ok(run)
+}
+
+#[pyfunction]
 fn check_ext(ext: &Bound<'_, PyAny>) -> PyResult<()> {
     if node::check_ext(&cbor::encode(&to_value(ext, 0)?)?)?.linked {
         return Err(FormatError::new_err("a root among hard links"));
     }
     Ok(())
+}
+
+// ---- side trees
+
+/// So many entries are cut into nodes while others may run.
+const MANY_ENTRIES: usize = 8192;
+
+/// A store, by two functions of Python's: `load(id, kind)` and `save(kind, data)`.
+struct Callables<'py> {
+    py: Python<'py>,
+    load: Bound<'py, PyAny>,
+    save: Bound<'py, PyAny>,
+}
+
+impl sides::Nodes<PyErr> for Callables<'_> {
+    fn load(&self, kind: u8, id: &Id) -> PyResult<Vec<u8>> {
+        let data: Lent = self.load.call1((PyBytes::new(self.py, id), kind))?.extract()?;
+        Ok(data.as_slice().to_vec())
+    }
+
+    fn save(&self, kind: u8, data: &[u8]) -> PyResult<()> {
+        self.save.call1((kind, PyBytes::new(self.py, data))).map(|_| ())
+    }
+
+    fn encode(&self, kind: u8, level: u8, entries: &[Entry]) -> super::Result<Vec<node::Encoded>> {
+        if entries.len() < MANY_ENTRIES {
+            return node::encode_level(kind, level, entries);
+        }
+        self.py.detach(|| node::encode_level(kind, level, entries))
+    }
+}
+
+fn optional_id(id: Option<&[u8]>) -> PyResult<Option<Id>> {
+    id.map(to_id).transpose()
+}
+
+fn id_or_none(py: Python<'_>, id: Option<Id>) -> Option<Bound<'_, PyBytes>> {
+    id.map(|id| PyBytes::new(py, &id))
+}
+
+#[pyfunction]
+fn write_times<'py>(
+    py: Python<'py>,
+    tree: Option<&[u8]>,
+    time: i128,
+    load: Bound<'py, PyAny>,
+    save: Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let tree = optional_id(tree)?;
+    Ok(id_or_none(py, sides::write_times(tree.as_ref(), time, &Callables { py, load, save })?))
+}
+
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // what says the numbers, and a store
+fn write_inodes<'py>(
+    py: Python<'py>,
+    tree: Option<&[u8]>,
+    times: Option<&[u8]>,
+    first: u64,
+    time: i128,
+    changes: Vec<(PyBackedBytes, Option<Bound<'py, PyTuple>>)>,
+    load: Bound<'py, PyAny>,
+    save: Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let (tree, times) = (optional_id(tree)?, optional_id(times)?);
+    let nodes = Callables { py, load, save };
+    let mut changed = sides::Changes::new();
+    for (name, entry) in &changes {
+        changed.insert(name, entry.as_ref().map(|entry| to_entry(entry, Shape::Inodes, 0)).transpose()?);
+    }
+    Ok(id_or_none(py, sides::write_inodes(tree.as_ref(), times.as_ref(), first, time, &changed, &nodes)?))
 }
 
 // ---- rows
@@ -382,7 +467,10 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(is_cut, module)?,
         wrap_pyfunction!(decode_node, module)?,
         wrap_pyfunction!(encode_level, module)?,
+        wrap_pyfunction!(open_tail, module)?,
         wrap_pyfunction!(check_ext, module)?,
+        wrap_pyfunction!(write_times, module)?,
+        wrap_pyfunction!(write_inodes, module)?,
         wrap_pyfunction!(pack_row, module)?,
         wrap_pyfunction!(unpack_row, module)?,
         wrap_pyfunction!(pack_varints, module)?,

@@ -84,6 +84,16 @@ impl State {
 
     /// The inode of a name; the caller holds it from now on.
     pub fn lookup(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Ino>> {
+        let found = self.look(parent, name)?;
+        if let Some(ino) = found {
+            self.links(ino)?; // known before anything is counted: this may have to run again
+            self.looked_up(ino);
+        }
+        Ok(found)
+    }
+
+    /// The inode of a name, for the operation that is running.
+    pub fn look(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Ino>> {
         if name.len() > LONGEST_NAME {
             return refuse(Errno::NAMETOOLONG);
         }
@@ -93,12 +103,7 @@ impl State {
         if self.is_orphan(parent) {
             return Ok(None);
         }
-        let found = self.child(parent, name)?;
-        if let Some(ino) = found {
-            self.links(ino)?; // known before anything is counted: this may have to run again
-            self.looked_up(ino);
-        }
-        Ok(found)
+        self.child(parent, name)
     }
 
     /// How many links an inode has: a directory one from above, its own, and one from each directory in it.

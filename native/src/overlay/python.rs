@@ -5,7 +5,7 @@ use super::base::{Base, BaseDir, Known};
 use super::bell::Bell;
 use super::core::{to_errno, to_error, Core, MARK_AFTER, SOME_NAMES};
 use super::journal::Journal;
-use super::node::{kind_of_mode, Attr, Body, Node, XattrValue};
+use super::node::{kind_of_mode, Attr, Body, Node, Time, XattrValue};
 use super::ops::Making;
 use super::rebase::{Change, Rebase};
 use super::record::Changes;
@@ -17,9 +17,11 @@ use crate::buffer::Lent;
 use crate::chunk::content::ContentWriter;
 use crate::chunk::python::{into, Batch};
 use crate::codec::ids::Id;
+use crate::codec::python::from_int;
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 use rustix::fd::AsRawFd;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
@@ -35,7 +37,20 @@ pub struct Overlay {
     stream: u64,
 }
 
-type AttrTuple = (Ino, u32, u32, u32, u32, (u32, u32), u64, u64, i128, i128, i128);
+/// Nanoseconds: nearly always within 64 bits, where Python makes a number faster.
+struct Nanoseconds(Time);
+
+impl<'py> IntoPyObject<'py> for Nanoseconds {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        from_int(py, self.0)
+    }
+}
+
+type AttrTuple = (Ino, u32, u32, u32, u32, (u32, u32), u64, u64, Nanoseconds, Nanoseconds, Nanoseconds);
 
 fn attr_of(state: &mut State, ino: Ino) -> Done<AttrTuple> {
     let links = state.links(ino)?;
@@ -56,9 +71,9 @@ fn attr_of(state: &mut State, ino: Ino) -> Done<AttrTuple> {
         attr.device,
         size,
         blocks,
-        attr.atime.as_deref().copied().unwrap_or(attr.mtime),
-        attr.mtime,
-        attr.ctime,
+        Nanoseconds(attr.atime.as_deref().copied().unwrap_or(attr.mtime)),
+        Nanoseconds(attr.mtime),
+        Nanoseconds(attr.ctime),
     ))
 }
 
@@ -233,6 +248,29 @@ impl Overlay {
             let found = state.lookup(parent, &name)?;
             found.map(|ino| attr_of(state, ino)).transpose()
         })
+    }
+
+    /// Several names of a directory at once: all are known before the first is held.
+    fn lookup_each(&self, py: Python<'_>, parent: Ino, names: Vec<PyBackedBytes>) -> PyResult<Vec<Option<AttrTuple>>> {
+        self.core.run(py, |state| {
+            let mut found = Vec::with_capacity(names.len());
+            for name in &names {
+                let ino = state.look(parent, name)?;
+                found.push(ino.map(|ino| attr_of(state, ino)).transpose()?);
+            }
+            for (ino, ..) in found.iter().flatten() {
+                state.looked_up(*ino);
+            }
+            Ok(found)
+        })
+    }
+
+    /// One reference less to each of these.
+    fn forget_each(&self, py: Python<'_>, inos: Vec<Ino>) {
+        py.detach(|| {
+            let mut state = self.core.lock();
+            inos.into_iter().for_each(|ino| state.forget(ino, 1));
+        });
     }
 
     fn forget(&self, py: Python<'_>, ino: Ino, count: u64) {

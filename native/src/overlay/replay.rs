@@ -158,7 +158,8 @@ impl State {
         let mut tails: Vec<(Span, usize)> = Vec::new();
         let frozen = self.frozen.iter().filter(|_| self.lent.is_none()).map(|frozen| (frozen.number, &frozen.nodes));
         let generations = frozen.chain([(self.generation, &self.open)]);
-        for (generation, node) in generations.flat_map(|(number, nodes)| nodes.values().map(move |node| (number, node))) {
+        for (generation, node) in generations.flat_map(|(number, nodes)| nodes.values().map(move |node| (number, node)))
+        {
             let Body::File(file) = &node.body else { continue };
             let own = file.runs.iter().map(|(_, run)| run).filter(|run| run.generation == generation);
             spans.extend(own.map(|run| (run.span(), run.epoch == UNMARKED)));

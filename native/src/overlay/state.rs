@@ -88,7 +88,7 @@ pub struct State {
     /// Stored bytes that were loaded for the operation that is running.
     pub supplied: HashMap<(Id, u64, u64), Vec<u8>>,
     /// Hard links of the base by group, once somebody needed them.
-    pub groups: Option<Arc<Groups>>,
+    pub groups: Option<Groups>,
     /// Of directories that are being removed: up to where none of their base's names is there any more.
     pub emptied: HashMap<(Ino, Id), Box<[u8]>>,
     /// Held only by the operation that is running.
@@ -97,7 +97,12 @@ pub struct State {
     forgotten: usize,
 }
 
-pub type Groups = HashMap<Arc<[u8]>, Vec<Box<[u8]>>>;
+/// The hard links of a base: the paths of each group, and its inode once somebody has asked for it.
+#[derive(Default)]
+pub struct Groups {
+    members: HashMap<Arc<[u8]>, Vec<Box<[u8]>>>,
+    numbers: HashMap<Arc<[u8]>, Ino>,
+}
 
 impl State {
     pub fn new(base: Base, owner: (u32, u32), root: Node, next: Ino, journal: Journal, arena: Arena) -> State {
@@ -203,9 +208,16 @@ impl State {
     /// An inode of the base comes into the table, if it is not there.
     pub fn meet(&mut self, parent: Ino, name: &[u8], found: &Child) -> Result<Ino> {
         let linked = Ext::read(found.known.ext.as_deref())?.linked;
-        let (ino, places) =
-            if linked { self.places_of_link(parent, name)? } else { (found.ino, vec![(parent, Name::from(name))]) };
+        let group = if linked { Some(self.group_of(parent, name)?) } else { None };
+        let ino = match &group {
+            Some(group) => self.number_of(group)?,
+            None => found.ino,
+        };
         if self.node(ino).is_err() {
+            let places = match &group {
+                Some(group) => self.places_of(group)?,
+                None => vec![(parent, Name::from(name))],
+            };
             let node = Node::of_base(found, self.owner, places)?;
             self.hold_clean(ino, node);
         }
@@ -220,32 +232,49 @@ impl State {
         self.fresh.push(ino);
     }
 
-    /// The number of a hard-linked file of the base, and all places where it hangs there.
-    pub fn places_of_link(&mut self, parent: Ino, name: &[u8]) -> Result<(Ino, Vec<Place>)> {
+    /// The group of a hard-linked file of the base, all of which are known then.
+    fn group_of(&mut self, parent: Ino, name: &[u8]) -> Result<Arc<[u8]>> {
         let path = self.base_path(parent, name)?;
         let Some(group) = self.base.group(&mut self.cache, &path)? else {
             return Err(Stop::Damaged("a linked file without a group".into()));
         };
         if self.groups.is_none() {
-            let mut groups: Groups = HashMap::new();
+            let mut groups = Groups::default();
             for (path, group) in self.base.all_links(&mut self.cache)? {
-                groups.entry(group).or_default().push(path);
+                groups.members.entry(group).or_default().push(path);
             }
-            self.groups = Some(Arc::new(groups));
+            self.groups = Some(groups);
         }
-        let groups = self.groups.clone().expect("just made");
-        // The smallest of what the names have by themselves: it stays when a directory moves and another path is first.
-        let mut ino: Option<Ino> = None;
-        let mut places = Vec::new();
-        for member in groups.get(&group).map(Vec::as_slice).unwrap_or_default() {
+        Ok(group)
+    }
+
+    fn members_of(&self, group: &Arc<[u8]>) -> Arc<[Box<[u8]>]> {
+        let members = self.groups.as_ref().and_then(|groups| groups.members.get(group));
+        members.map(|members| members.as_slice().into()).unwrap_or_default()
+    }
+
+    /// The smallest of what its names have by themselves: it stays when a directory moves and another path is first.
+    fn number_of(&mut self, group: &Arc<[u8]>) -> Result<Ino> {
+        if let Some(known) = self.groups.as_ref().and_then(|groups| groups.numbers.get(group)) {
+            return Ok(*known);
+        }
+        let mut smallest: Option<Ino> = None;
+        for member in self.members_of(group).iter() {
             let Some(found) = self.base.at_path(&mut self.cache, member)? else {
                 return Err(Stop::Damaged("a path of hard links that is not there".into()));
             };
-            ino = Some(ino.map_or(found.ino, |ino| ino.min(found.ino)));
-            places.push(self.base_place(member)?);
+            smallest = Some(smallest.map_or(found.ino, |ino| ino.min(found.ino)));
         }
-        let Some(ino) = ino else { return Err(Stop::Damaged("a group of hard links without a path".into())) };
-        Ok((ino, places))
+        let Some(ino) = smallest else { return Err(Stop::Damaged("a group of hard links without a path".into())) };
+        if let Some(groups) = &mut self.groups {
+            groups.numbers.insert(group.clone(), ino);
+        }
+        Ok(ino)
+    }
+
+    /// All places where it hangs in the base.
+    fn places_of(&mut self, group: &Arc<[u8]>) -> Result<Vec<Place>> {
+        self.members_of(group).iter().map(|member| self.base_place(member)).collect()
     }
 
     /// The directory (known to the table) and the name of a path of the base.
