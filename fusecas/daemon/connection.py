@@ -75,6 +75,7 @@ class Connection:
         self._sending = trio.Lock()
         self._subscriptions: dict[int, trio.CancelScope] = {}
         self._next_subscription = 1
+        self._endings: dict[bytes, Callable[[], Awaitable[None]]] = {}
         self._is_over = False
 
     async def send(self, line: bytes) -> None:
@@ -127,6 +128,20 @@ class Connection:
         self._is_over = True
         for scope in self._subscriptions.values():
             scope.cancel()
+        for act in self._endings.values():
+            self._nursery.start_soon(act)
+
+    # what is to be done if the client goes
+
+    def at_end(self, key: bytes, act: Callable[[], Awaitable[None]]) -> None:
+        """At once, if it has gone already. It must not fail."""
+        if self._is_over:
+            self._nursery.start_soon(act)
+        else:
+            self._endings[key] = act
+
+    def not_at_end(self, key: bytes) -> None:
+        self._endings.pop(key, None)
 
 
 class Subscription:

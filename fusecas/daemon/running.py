@@ -1,5 +1,6 @@
 """Runs over the socket: a client begins one, executes the command itself, and ends it on the same connection."""
 
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 import trio
 
 from fusecas.daemon.connection import Caller
-from fusecas.errors import UsageError
+from fusecas.errors import FusecasError, UsageError
 from fusecas.parameters import REQUIRED, checked
 from fusecas.run.request import Request
 from fusecas.run.runs import Ended, Outcome, Running, Runs, Served
@@ -19,6 +20,7 @@ from fusecas.wire import path_fields
 from fusecas.workspace.calls import WHERE, WHO, deed_of
 from fusecas.workspace.workspaces import Workspaces
 
+log = logging.getLogger(__name__)
 PlaceOf = Callable[[str], Path]
 
 
@@ -29,8 +31,8 @@ class RunCalls:
         self._runs = runs
         self._workspaces = workspaces
         self._place_of = place_of
-        self.methods = {"run.end": self._end, "place": self._place}
-        self.conversations = {"run.begin": self._begin}
+        self.methods = {"place": self._place}
+        self.conversations = {"run.begin": self._begin, "run.end": self._end}
 
     async def _place(self, params: dict[str, Any]) -> dict[str, Any]:
         """Where a workspace is."""
@@ -72,9 +74,7 @@ class RunCalls:
         begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
         if isinstance(begun, Served):
             return {"workspace": workspace.name, **_served(begun)}
-        number = begun.number
-        watch = caller.connection.subscribe(partial(self._watch, number))
-        caller.afterwards(watch.begin)
+        caller.connection.at_end(begun.number, partial(self._interrupt, begun.number))
         return {"workspace": workspace.name, **path_fields(os.fsencode(place), "place"), **self._running(begun)}
 
     def _running(self, begun: Running) -> dict[str, Any]:
@@ -82,15 +82,14 @@ class RunCalls:
         where = path_fields(begun.request.cwd, "cwd")
         return {"cached": False, "run": begun.number.hex(), "action": begun.key.id.hex(), "logs": logs, **where}
 
-    async def _watch(self, number: bytes, _subscription: int) -> None:
+    async def _interrupt(self, number: bytes) -> None:
         """A client that goes without ending its run has interrupted it."""
         try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._runs.interrupt, number)
+            await trio.to_thread.run_sync(self._runs.interrupt, number)
+        except (FusecasError, OSError):
+            log.warning("the record of run %s could not be written", number.hex(), exc_info=True)
 
-    async def _end(self, params: dict[str, Any]) -> dict[str, Any]:
+    async def _end(self, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
         given = checked(
             params,
             run=(str, REQUIRED),
@@ -109,7 +108,9 @@ class RunCalls:
         killed = tuple(map(str, given["killed"]))
         window = Window(given["started"], given["ended"])
         outcome = Outcome(given["exit"], given["signal"], window, killed, given["keep"])
-        return _ended(await trio.to_thread.run_sync(self._runs.end, number, outcome, deed_of(given)))
+        ended = await trio.to_thread.run_sync(self._runs.end, number, outcome, deed_of(given))
+        caller.connection.not_at_end(number)
+        return _ended(ended)
 
 
 def _served(served: Served) -> dict[str, Any]:

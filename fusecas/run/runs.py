@@ -3,12 +3,14 @@
 import os
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from fusecas.errors import InUse, NotFound
 from fusecas.run import times
 from fusecas.run.host import Host
+from fusecas.run.leftovers import end_all_of
 from fusecas.run.request import Key, Request, key_of
 from fusecas.store import heads
 from fusecas.store.diff import ChangeKind, diff_states
@@ -25,6 +27,8 @@ from fusecas.workspace.target import Target
 from fusecas.workspace.workspace import Committed, Workspace
 
 LOGS = "run/logs"
+MOST_LEFT = 1000
+"""So many records back may one be that a former daemon left running: one a workspace, and hardly any newer ones."""
 OUTPUTS = ("stdout", "stderr")
 
 
@@ -87,8 +91,10 @@ class Runs:
     def recover(self) -> None:
         """What a former daemon left running was interrupted."""
         with self._store.read() as snapshot:
-            left = [(number, record) for number, record in snapshot.list_records() if record.status == RUNNING]
+            newest = islice(snapshot.records_back(), MOST_LEFT)
+            left = [(number, record) for number, record in newest if record.status == RUNNING]
         for number, record in left:
+            end_all_of(number)
             with self._store.write() as transaction:
                 transaction.set_record(number, record._replace(status=INTERRUPTED))
         for log in self._logs_folder().iterdir():
@@ -116,7 +122,8 @@ class Runs:
         if isinstance(begun, Served):
             self._forget(workspace, number)
         else:
-            self._runs[number] = begun
+            with self._lock:
+                self._runs[number] = begun
         return begun
 
     def _begin(self, workspace: Workspace, request: Request, deed: Deed, number: bytes) -> Running | Served:
@@ -241,10 +248,11 @@ class Runs:
         return counts[0], counts[1], counts[2]
 
     def interrupt(self, number: bytes) -> None:
-        """It can't be ended as a run any more: what it has written is uncommitted."""
+        """It can't be ended as a run any more: its processes are made to end, what they have written is uncommitted."""
         run = self._runs.get(number)
         if run is None:
             return
+        end_all_of(number)
         try:
             with self._store.write() as transaction:
                 record = transaction.record(number)

@@ -230,8 +230,9 @@ class Snapshot:
         value = self.kv.get(Table.RECORDS, number)
         return None if value is None else Record.decode(value)
 
-    def list_records(self) -> Iterator[tuple[bytes, Record]]:
-        for key, value in self.kv.scan(Table.RECORDS):
+    def records_back(self) -> Iterator[tuple[bytes, Record]]:
+        """By number, the newest first."""
+        for key, value in self.kv.scan_back(Table.RECORDS):
             yield key, Record.decode(value)
 
     def result(self, action: ObjectId) -> Result | None:

@@ -100,11 +100,13 @@ def test_while_a_command_runs_nothing_else_moves_its_workspace(runner: Runner) -
 
 
 def test_the_program_is_killed_and_what_the_command_did_is_uncommitted(runner: Runner) -> None:
-    process = started(runner, "echo half > half; sleep 100")
+    pids = runner.folder / "pids"
+    process = started(runner, f"setsid sleep 100 & echo $$ $! > {pids}; echo half > half; sleep 100")
     until((runner.work / "half").exists)
     process.kill()
     process.wait()
     until(lambda: runner.run("commit", "-m", "left").code == 0)
+    assert not any(is_alive(int(pid)) for pid in pids.read_text().split())
     assert runner.ok("log", "--json").result[0]["instruction"] == "left"
     runner.ok("run", "echo more > more")
 
