@@ -69,6 +69,7 @@ def run(
         env=[[os.fsdecode(name), os.fsdecode(value)] for name, value in env.items()],
         umask=umask,
         privileged=os.geteuid() == 0,
+        executor=os.getpid(),
         **options,
         **deed,
     )

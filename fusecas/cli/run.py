@@ -171,6 +171,8 @@ def _say(came: "Came") -> None:
         )
         return
     assert came.done is not None
+    if answer["mixed"] is not None:
+        output.note(f"not remembered, since others had a hand in it: {answer['mixed']}")
     took = _seconds(came.done.ended - came.done.started)
     if answer["edits"] is not None:
         output.note(f"what was uncommitted before is layer {layer_text(answer['edits'], sys.stderr)}")
@@ -209,6 +211,7 @@ def _as_json(came: "Came", outputs: _Outputs) -> dict[str, Any]:
         **{each: answer[each] for each in COUNTS},
         "edits": answer.get("edits"),
         "killed": [] if came.done is None else list(came.done.killed),
+        "mixed": answer.get("mixed"),
         "timed_out": came.done is not None and came.done.timed_out,
     }
 

@@ -11,13 +11,17 @@ import trio
 
 from fusecas.daemon.connection import Caller
 from fusecas.errors import FusecasError, UsageError
+from fusecas.mount.session import MountSession
 from fusecas.parameters import REQUIRED, checked
+from fusecas.run.outsiders import Watch
 from fusecas.run.request import Request
 from fusecas.run.runs import Ended, Outcome, Running, Runs, Served
 from fusecas.store.kinds import Program, is_program
 from fusecas.store.run_rows import Window
+from fusecas.store.trees import join
 from fusecas.wire import path_fields
 from fusecas.workspace.calls import WHERE, WHO, deed_of
+from fusecas.workspace.workspace import Workspace
 from fusecas.workspace.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -25,12 +29,14 @@ PlaceOf = Callable[[str], Path]
 
 
 class RunCalls:
-    """`place_of` says where a workspace is in the mount."""
+    """`place_of` says where a workspace is in the mount. All of it in the mount's own thread."""
 
-    def __init__(self, runs: Runs, workspaces: Workspaces, place_of: PlaceOf) -> None:
+    def __init__(self, runs: Runs, workspaces: Workspaces, session: MountSession, place_of: PlaceOf) -> None:
         self._runs = runs
         self._workspaces = workspaces
+        self._session = session
         self._place_of = place_of
+        self._watches: dict[bytes, tuple[str, Watch]] = {}
         self.methods = {"place": self._place}
         self.conversations = {"run.begin": self._begin, "run.end": self._end}
 
@@ -53,6 +59,7 @@ class RunCalls:
             serve=(bool, True),
             keep=(bool, True),
             max_age=(int, None),
+            executor=(int, 0),
             **WHERE,
             **WHO,
         )
@@ -74,8 +81,20 @@ class RunCalls:
         begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
         if isinstance(begun, Served):
             return {"workspace": workspace.name, **_served(begun)}
+        self._watch(begun, given["executor"])
         caller.connection.at_end(begun.number, partial(self._interrupt, begun.number))
         return {"workspace": workspace.name, **path_fields(os.fsencode(place), "place"), **self._running(begun)}
+
+    def _watch(self, begun: Running, executor: int) -> None:
+        workspace = begun.workspace
+        watch = Watch(executor, self._session.writers(workspace.name), path_in(workspace))
+        self._watches[begun.number] = (workspace.name, watch)
+        self._session.watch(workspace.name, watch)
+
+    def _no_more(self, number: bytes) -> None:
+        found = self._watches.pop(number, None)
+        if found is not None:
+            self._session.watch(found[0], None)
 
     def _running(self, begun: Running) -> dict[str, Any]:
         logs = [path_fields(os.fsencode(each)) for each in self._runs.logs(begun.number)]
@@ -88,6 +107,8 @@ class RunCalls:
             await trio.to_thread.run_sync(self._runs.interrupt, number)
         except (FusecasError, OSError):
             log.warning("the record of run %s could not be written", number.hex(), exc_info=True)
+        finally:
+            self._no_more(number)
 
     async def _end(self, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
         given = checked(
@@ -107,10 +128,20 @@ class RunCalls:
             raise UsageError(f"{given['run']!r} is no run") from error
         killed = tuple(map(str, given["killed"]))
         window = Window(given["started"], given["ended"])
-        outcome = Outcome(given["exit"], given["signal"], window, killed, given["keep"])
+        _, watch = self._watches.get(number, ("", None))
+        outcome = Outcome(given["exit"], given["signal"], window, killed, given["keep"], watch)
         ended = await trio.to_thread.run_sync(self._runs.end, number, outcome, deed_of(given))
         caller.connection.not_at_end(number)
+        self._no_more(number)
         return _ended(ended)
+
+
+def path_in(workspace: Workspace) -> Callable[[int, bytes], bytes | None]:
+    def path(ino: int, name: bytes) -> bytes | None:
+        above = workspace.overlay.path(ino)
+        return above if above is None or not name else join(above, name)
+
+    return path
 
 
 def _served(served: Served) -> dict[str, Any]:
@@ -137,6 +168,7 @@ def _ended(ended: Ended) -> dict[str, Any]:
         "added": ended.added,
         "removed": ended.removed,
         "changed": ended.changed,
+        "mixed": ended.mixed,
     }
 
 

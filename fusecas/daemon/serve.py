@@ -58,7 +58,7 @@ class Daemon:
         methods |= {each: partial(self._move, CALLS[each]) for each in MOVING}
         methods |= {"status": self._status, "umount": self._umount, "ws.rm": self._ws_rm, **changes.methods}
         methods |= {each: partial(self._made, CALLS[each]) for each in ("fork", "ws.create")}
-        running = RunCalls(self._runs, self._workspaces, self._place_of)
+        running = RunCalls(self._runs, self._workspaces, self._session, self._place_of)
         methods |= running.methods
         conversations = {**changes.conversations, **running.conversations}
         self._control = control = Control(self._repository.folder, methods, conversations)

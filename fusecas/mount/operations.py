@@ -107,6 +107,12 @@ class Operations(pyfuse3.Operations):
         if parent == ROOT and name == NAME and place.workspace is not None:
             raise FUSEError(errno.EPERM)
 
+    @staticmethod
+    def _seen(place: Place, ctx: Any, ino: int, name: bytes = b"") -> None:
+        """Before something is changed: a command may be running there, which wants to know of others that do."""
+        if place.witness is not None:
+            place.witness.changes(ctx.pid, ino, name)
+
     def _entry(self, place: Place, found: "_native.Attributes") -> EntryAttributes:
         return attributes_of(place.first | found[0], found, FOREVER)
 
@@ -264,6 +270,7 @@ class Operations(pyfuse3.Operations):
     def _made(self, parent: int, name: bytes, mode: int, ctx: Any, **more: Any) -> tuple[Place, "_native.Attributes"]:
         place, ino = self._place(parent)
         self._refuse_reserved(place, ino, name)
+        self._seen(place, ctx, ino, name)
         return place, place.overlay.make(ino, name, mode, ctx.umask, ctx.uid, ctx.gid, **more)
 
     @guarded
@@ -283,18 +290,21 @@ class Operations(pyfuse3.Operations):
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Any) -> EntryAttributes:
         place, ino, parent = self._both(inode, new_parent_inode)
         self._refuse_reserved(place, parent, new_name)
+        self._seen(place, ctx, parent, new_name)
         return self._entry(place, place.overlay.link(ino, parent, new_name))
 
     @guarded
     async def unlink(self, parent_inode: int, name: bytes, ctx: Any) -> None:
         place, parent = self._place(parent_inode)
         self._refuse_reserved(place, parent, name)
+        self._seen(place, ctx, parent, name)
         place.overlay.unlink(parent, name)
 
     @guarded
     async def rmdir(self, parent_inode: int, name: bytes, ctx: Any) -> None:
         place, parent = self._place(parent_inode)
         self._refuse_reserved(place, parent, name)
+        self._seen(place, ctx, parent, name)
         place.overlay.rmdir(parent, name)
 
     @guarded
@@ -306,6 +316,7 @@ class Operations(pyfuse3.Operations):
         place, old, new = self._both(parent_inode_old, parent_inode_new)
         self._refuse_reserved(place, old, name_old)
         self._refuse_reserved(place, new, name_new)
+        self._seen(place, ctx, old, name_old)
         exchange, replace = bool(flags & pyfuse3.RENAME_EXCHANGE), not flags & pyfuse3.RENAME_NOREPLACE
         place.overlay.rename(old, name_old, new, name_new, exchange, replace)
 
@@ -316,6 +327,7 @@ class Operations(pyfuse3.Operations):
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: Any
     ) -> EntryAttributes:
         place, ino = self._place(inode)
+        self._seen(place, ctx, ino)
         found = place.overlay.setattr(
             ino,
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
@@ -337,6 +349,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         place, ino = self._place(inode)
+        self._seen(place, ctx, ino)
         set_ids.set_xattr(place.overlay, ino, name, bytes(value), ctx)
 
     @guarded
@@ -347,6 +360,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
         place, ino = self._place(inode)
+        self._seen(place, ctx, ino)
         place.overlay.removexattr(ino, name)
 
     # contents
@@ -354,15 +368,20 @@ class Operations(pyfuse3.Operations):
     def _opened(self, place: Place, ino: int, flags: int) -> FileInfo:
         place.overlay.opened(ino)
         may_map = flags & os.O_ACCMODE == os.O_RDWR
+        may_write = flags & os.O_ACCMODE != os.O_RDONLY
         if may_map:
-            place.writable[ino] = place.writable.get(ino, 0) + 1
-        return FileInfo(fh=node_of(place.number, ino) << 1 | may_map, keep_cache=True)
+            place.writable[ino] += 1
+        if may_write:
+            place.writers[ino] += 1
+        return FileInfo(fh=node_of(place.number, ino) << 2 | may_write << 1 | may_map, keep_cache=True)
 
     @guarded
     async def open(self, inode: int, flags: int, ctx: Any) -> FileInfo:
         place, ino = self._place(inode)
         if place.workspace is None and flags & os.O_ACCMODE != os.O_RDONLY:
             raise FUSEError(errno.EROFS)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self._seen(place, ctx, ino)
         if flags & os.O_TRUNC:
             set_ids.cut(place.overlay, ino, ctx)
         return self._opened(place, ino, flags)
@@ -375,8 +394,8 @@ class Operations(pyfuse3.Operations):
         return self._opened(place, found[0], flags), self._entry(place, found)
 
     def _file(self, fh: int) -> tuple[Place, int]:
-        """Of a handle: the inode's number, and a bit that says whether it was opened for reading and writing."""
-        number, ino = split(fh >> 1)
+        """Of a handle: the inode's number, and two bits: opened for writing, and for reading as well."""
+        number, ino = split(fh >> 2)
         return self._places[number], ino
 
     @guarded
@@ -387,6 +406,8 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         place, ino = self._file(fh)
+        if place.witness is not None:
+            place.witness.writes(ino)
         return place.overlay.write(ino, off, buf)
 
     @guarded
@@ -396,12 +417,11 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def release(self, fh: int) -> None:
         place, ino = self._file(fh)
-        if fh & 1:
-            left = place.writable[ino] - 1
-            if left:
-                place.writable[ino] = left
-            else:
-                del place.writable[ino]
+        for is_counted, counts in ((fh & 1, place.writable), (fh & 2, place.writers)):
+            if is_counted:
+                counts[ino] -= 1
+                if not counts[ino]:
+                    del counts[ino]
         place.overlay.closed(ino)
 
     @guarded

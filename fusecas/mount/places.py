@@ -4,8 +4,9 @@ Used by the mount's own thread only, but for what `Caches` does.
 """
 
 import errno
+from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from fusecas import _native
 from fusecas.mount.device import Device
@@ -16,8 +17,20 @@ from fusecas.workspace.workspace import Workspace
 ATTRIBUTES_ONLY = -1
 
 
+class Witness(Protocol):
+    """Who wants to know of changes while they are made; from the mount's own thread, and quickly."""
+
+    def changes(self, pid: int, ino: int, name: bytes) -> None:
+        """A thread is about to change an inode, or a name in it. 0: of another pid namespace."""
+
+    def writes(self, ino: int) -> None: ...
+
+
 class Place:
-    """A workspace, or a layer that is looked at from one. `lookups` are those of its root."""
+    """A workspace, or a layer that is looked at from one.
+
+    `lookups` are those of its root. `writable`, `writers`: handles by inode, for reading and writing, for writing.
+    """
 
     def __init__(self, number: int, overlay: "_native.Overlay", workspace: Workspace | None) -> None:
         self.number = number
@@ -26,7 +39,9 @@ class Place:
         self.workspace = workspace
         self.lookups = 0
         self.ended = False
-        self.writable: dict[int, int] = {}
+        self.writable: Counter[int] = Counter()
+        self.writers: Counter[int] = Counter()
+        self.witness: Witness | None = None
 
     @property
     def is_free(self) -> bool:
@@ -47,6 +62,7 @@ class Places:
         self._places: dict[int, Place] = {}
         self._workspaces: dict[str, Place] = {}
         self._views: dict[ViewKey, Place] = {}
+        self._witnesses: dict[str, Witness] = {}
 
     def __getitem__(self, number: int) -> Place:
         return self._places[number]
@@ -56,6 +72,7 @@ class Places:
 
     def add_workspace(self, workspace: Workspace) -> Place:
         place = Place(self._free_number(), workspace.overlay, workspace)
+        place.witness = self._witnesses.get(workspace.name)
         self._places[place.number] = self._workspaces[workspace.name] = place
         return place
 
@@ -66,6 +83,15 @@ class Places:
 
     def workspace(self, name: str) -> Place | None:
         return self._workspaces.get(name)
+
+    def watch(self, name: str, witness: Witness | None) -> None:
+        """Of a workspace, also if nobody has looked at it yet."""
+        if witness is None:
+            self._witnesses.pop(name, None)
+        else:
+            self._witnesses[name] = witness
+        if (place := self._workspaces.get(name)) is not None:
+            place.witness = witness
 
     def end_workspace(self, name: str) -> None:
         """It was removed: what is still open in it stays until it is forgotten."""

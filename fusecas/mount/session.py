@@ -7,7 +7,7 @@ import pyfuse3
 
 from fusecas.mount.device import Device
 from fusecas.mount.operations import Operations
-from fusecas.mount.places import Caches, Places
+from fusecas.mount.places import Caches, Places, Witness
 from fusecas.mount.special import SpecialFolders
 from fusecas.workspace.workspaces import Workspaces
 
@@ -30,6 +30,15 @@ class MountSession:
 
     async def serve(self) -> None:
         await pyfuse3.main(min_tasks=1, max_tasks=MOST_TASKS)
+
+    def writers(self, name: str) -> frozenset[int]:
+        """The inodes of a workspace that are open for writing. In the mount's own thread."""
+        place = self._places.workspace(name)
+        return frozenset() if place is None else frozenset(place.writers)
+
+    def watch(self, name: str, witness: Witness | None) -> None:
+        """Tell of what is changed in a workspace; None: no more. In the mount's own thread."""
+        self._places.watch(name, witness)
 
     def end_workspace(self, name: str) -> None:
         """It was removed. Call it in the mount's own thread; then `forget_name` in another one."""

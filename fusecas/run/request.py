@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from fusecas import _native
 from fusecas.run import times
-from fusecas.run.environment import digests
+from fusecas.run.environment import digest_of, digests
 from fusecas.run.host import Host
 from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.kinds import Action, Program, to_ref
@@ -46,6 +46,8 @@ class Key(NamedTuple):
 
 def key_of(snapshot: Snapshot, live: Live, request: Request, host: Host) -> Key:
     domain, secret = snapshot.domain()
+    # Results may hold the path of the workspace (a venv does): until that is looked for, it is part of every key.
+    here = {"host": host.of(request.executable, request.place), "place": digest_of(request.place, secret)}
     action = Action(
         kind=RUN,
         program=request.program,
@@ -57,7 +59,7 @@ def key_of(snapshot: Snapshot, live: Live, request: Request, host: Host) -> Key:
         tty=False,
         umask=request.umask,
         privileged=request.privileged,
-        platform={**this_platform(), "host": host.of(request.executable, request.place)},
+        platform={**this_platform(), **here},
         domain=domain,
     )
     data = action.encode()

@@ -11,6 +11,7 @@ from fusecas.errors import InUse, NotFound
 from fusecas.run import times
 from fusecas.run.host import Host
 from fusecas.run.leftovers import end_all_of
+from fusecas.run.outsiders import Watch
 from fusecas.run.request import Key, Request, key_of
 from fusecas.store import heads
 from fusecas.store.diff import ChangeKind, diff_states
@@ -44,13 +45,14 @@ class Running(NamedTuple):
 
 class Outcome(NamedTuple):
     """What the executor says of a command. `killed`: descendants that were still there when it had ended. `keep`:
-    whether its output is whole."""
+    whether its output is whole. `watch` has seen who else changed something."""
 
     exit: int
     signal: int | None
     window: Window
     killed: tuple[str, ...] = ()
     keep: bool = True
+    watch: Watch | None = None
 
 
 class Served(NamedTuple):
@@ -64,13 +66,15 @@ class Served(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What a run came to. `layer` is None if it failed or changed nothing; `edits`: of what was uncommitted before."""
+    """What a run came to. `layer` is None if it failed or changed nothing; `edits`: of what was uncommitted before.
+    `mixed`: who else had a hand in it, if anybody: then it is never served."""
 
     layer: LayerId | None
     edits: LayerId | None
     added: int
     removed: int
     changed: int
+    mixed: str | None
 
 
 class HasMoved(Exception):
@@ -183,9 +187,14 @@ class Runs:
         base = run.key.live
         layers: list[LayerId | None] = [None, None]
         stood: list[Head] = []
+        mixed: str | None = None
 
         def publish(transaction: Transaction, head: Head) -> Committed:
+            nonlocal mixed
             stood[:] = [head]
+            # What is in this state was seen before it was done.
+            outsider = None if outcome.watch is None else outcome.watch.outsider
+            mixed = None if outsider is None else str(outsider)
             is_changed = head.live.state != base.state
             came_from = head._replace(live=head.live._replace(state=base.state, times=base.times))
             operation: Operation | None = None
@@ -198,7 +207,7 @@ class Runs:
                 layers[:] = self._layers(transaction, run, came_from, head)
                 row = head.live._replace(layer=layers[1], baseline=head.live.times, baseline_state=head.live.state)
                 operation = heads.advance(transaction, came_from, row, "run", *deed)
-                if run.request.keep and outcome.keep:
+                if run.request.keep and outcome.keep and mixed is None:
                     result = Result(
                         base=base.state,
                         base_times=base.times,
@@ -225,12 +234,13 @@ class Runs:
                 stdout=outputs[0],
                 stderr=outputs[1],
                 killed=outcome.killed,
+                mixed=mixed,
             )
             transaction.set_record(run.number, record)
             return Committed(layers[1], head.live.state, operation)
 
         run.workspace.seal_into(publish)
-        return Ended(layers[1], layers[0], *self._counts(base.state, stood[0].live.state))
+        return Ended(layers[1], layers[0], *self._counts(base.state, stood[0].live.state), mixed)
 
     @staticmethod
     def _layers(transaction: Transaction, run: Running, came_from: Head, head: Head) -> tuple[LayerId | None, LayerId]:

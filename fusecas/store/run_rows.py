@@ -64,6 +64,7 @@ class Record(NamedTuple):
     """One execution of a command, whatever it came to. Its key is its number: a UUID that begins with the time.
 
     `action`: the key of the run as a node, encoded. `layer`: the one that it made. `signal`: that the command died of.
+    `mixed`: who else has changed something meanwhile, and what.
     """
 
     workspace: bytes
@@ -79,6 +80,7 @@ class Record(NamedTuple):
     stdout: ContentId | None = None
     stderr: ContentId | None = None
     killed: tuple[str, ...] = ()
+    mixed: str | None = None
 
     def roots(self) -> list[ObjectId]:
         """What it keeps alive: the output. States and layers are kept by the operations."""
@@ -108,6 +110,7 @@ class Record(NamedTuple):
                 stdout=id_or_none(fields["stdout"], ContentId),
                 stderr=id_or_none(fields["stderr"], ContentId),
                 killed=tuple(map(a_text, killed)),
+                mixed=None if fields["mixed"] is None else a_text(fields["mixed"]),
             )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -169,6 +170,16 @@ def test_times_that_the_command_set_itself_stay_as_set(runner: Runner) -> None:
     assert runner.json(text)["cached"] is True
     assert (runner.work / "old").stat().st_mtime_ns == old
     assert before <= (runner.work / "new").stat().st_mtime_ns <= time.time_ns()
+
+
+def test_a_venv_is_not_served_at_another_path(runner: Runner) -> None:
+    runner.ok("run", "echo base > base")
+    runner.ok("fork", "other")
+    text = runner.counted(f"{sys.executable} -m venv --without-pip v")
+    runner.json(text)
+    assert runner.json("--ws", "other", text)["cached"] is False and runner.executions == 2
+    place = runner.work / ".fusecas" / "ws" / "other"
+    assert f"VIRTUAL_ENV={place}/v" in (place / "v" / "bin" / "activate").read_text().replace('"', "")
 
 
 def test_what_changes_nothing_runs_each_time(runner: Runner) -> None:
