@@ -29,6 +29,7 @@ SECOND = 1_000_000_000
 @click.option("-m", "--message", help="What to remember of it.")
 @click.option("--no-cache", is_flag=True, help="Run it, and don't remember the result for others.")
 @click.option("--refresh", is_flag=True, help="Run it even if the result is known, and remember the new one.")
+@click.option("--pure", is_flag=True, help="Serve a known result also if it changes nothing: only the output matters.")
 @click.option("--max-age", metavar="TIME", help="A result older than this is not served.")
 @click.option("--timeout", metavar="TIME", help="End the command after so long (exit 124).")
 @click.option("--umask", "umask", metavar="MASK", default="022", help="The umask of the command (022).")
@@ -38,6 +39,7 @@ def run(
     message: str | None,
     no_cache: bool,
     refresh: bool,
+    pure: bool,
     max_age: str | None,
     timeout: str | None,
     umask: str,
@@ -89,12 +91,13 @@ def run(
             serve=not (no_cache or refresh),
             keep=not no_cache,
             max_age=age,
+            pure=pure,
             **chosen,
         )
     if came.cached:
         _replay(folder, came, outputs)
     if not call.as_json:
-        _say(came)
+        _say(came, pure)
         sys.stdout.flush()
         sys.stderr.flush()
         if came.signal is not None and came.exit != TIMED_OUT:
@@ -158,7 +161,7 @@ def _replay(folder: Path, came: "Came", outputs: _Outputs) -> None:
 # ---- what is said
 
 
-def _say(came: "Came") -> None:
+def _say(came: "Came", is_pure: bool) -> None:
     """On stderr: stdout is the command's."""
     answer = came.answer
     if came.done is not None and came.done.killed:
@@ -166,9 +169,9 @@ def _say(came: "Came") -> None:
     if came.cached:
         ago = output.age_text(int(answer["recorded_ns"]))
         took = _seconds(int(answer["took_ns"]))
-        output.note(
-            f"cached: layer {layer_text(answer['layer'], sys.stderr)} ({names_text(answer)}), run {ago} in {took}"
-        )
+        layer = answer["layer"]
+        what = "nothing changed" if layer is None else f"layer {layer_text(layer, sys.stderr)} ({names_text(answer)})"
+        output.note(f"cached: {what}, run {ago} in {took}")
         return
     assert came.done is not None
     if answer["mixed"] is not None:
@@ -184,7 +187,7 @@ def _say(came: "Came") -> None:
         left = f"; what it changed is uncommitted: {names_text(answer)}" if changes else "; nothing changed"
         output.note(f"failed ({why}) in {took}{left}")
     else:
-        output.note(f"nothing changed, in {took}")
+        output.note(f"nothing changed, in {took}" + ("" if is_pure else "; not --pure, so it runs each time"))
 
 
 def _seconds(ns: int) -> str:

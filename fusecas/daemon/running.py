@@ -58,6 +58,7 @@ class RunCalls:
             message=(str, None),
             serve=(bool, True),
             keep=(bool, True),
+            pure=(bool, False),
             max_age=(int, None),
             executor=(int, 0),
             **WHERE,
@@ -77,6 +78,7 @@ class RunCalls:
             serve=given["serve"],
             keep=given["keep"],
             max_age=given["max_age"],
+            pure=given["pure"],
         )
         begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
         if isinstance(begun, Served):
@@ -149,7 +151,7 @@ def _served(served: Served) -> dict[str, Any]:
     return {
         "cached": True,
         "run": result.record.hex(),
-        "layer": served.layer.hex(),
+        "layer": None if served.layer is None else served.layer.hex(),
         "exit": result.exit,
         "recorded_ns": str(result.window.end),
         "took_ns": str(result.window.end - result.window.start),

@@ -20,6 +20,7 @@ class Request(NamedTuple):
     """`program`: {shell: text} or {argv: words}. `cwd`: from the workspace's root. `place`: where the workspace is.
     `executable`: the file that runs, as the caller finds it.
 
+    `pure`: whether all that it is run for is its output and exit code: then it may be served though it changes nothing.
     `serve`: whether a result that is known may be put in place; `keep`: whether this one may be, later.
     """
 
@@ -34,6 +35,7 @@ class Request(NamedTuple):
     serve: bool = True
     keep: bool = True
     max_age: int | None = None
+    pure: bool = False
 
 
 class Key(NamedTuple):

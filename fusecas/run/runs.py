@@ -56,9 +56,9 @@ class Outcome(NamedTuple):
 
 
 class Served(NamedTuple):
-    """A hit: the result of `record`, put in place."""
+    """A hit: the result of `record`, put in place. `layer` is None if it had changed nothing."""
 
-    layer: LayerId
+    layer: LayerId | None
     result: Result
     added: int
     removed: int
@@ -136,7 +136,7 @@ class Runs:
             with self._store.read() as snapshot:
                 key = key_of(snapshot, heads.read_head(snapshot, workspace.name).live, request, self._host)
                 result = snapshot.result(key.id) if request.serve else None
-            if result is not None and is_fresh(result, request.max_age):
+            if result is not None and may_serve(result, request):
                 try:
                     return self._serve(workspace, request, key, result, deed)
                 except HasMoved:
@@ -149,6 +149,11 @@ class Runs:
             return Running(number, workspace, request, key, started)
 
     def _serve(self, workspace: Workspace, request: Request, key: Key, result: Result, deed: Deed) -> Served:
+        if result.state == result.base:
+            with self._store.write() as transaction:
+                transaction.set_result(key.id, result._replace(hits=result.hits + 1))
+            return Served(None, result, 0, 0, 0)
+
         def make_times(load: Loader, save: Saver) -> TimesId | None:
             now = time.time_ns()
             return times.brought(result.base_times, result.times, key.live.times, result.window, now, load, save)
@@ -207,19 +212,20 @@ class Runs:
                 layers[:] = self._layers(transaction, run, came_from, head)
                 row = head.live._replace(layer=layers[1], baseline=head.live.times, baseline_state=head.live.state)
                 operation = heads.advance(transaction, came_from, row, "run", *deed)
-                if run.request.keep and outcome.keep and mixed is None:
-                    result = Result(
-                        base=base.state,
-                        base_times=base.times,
-                        state=head.live.state,
-                        times=head.live.times,
-                        window=outcome.window,
-                        exit=0,
-                        stdout=outputs[0],
-                        stderr=outputs[1],
-                        record=run.number,
-                    )
-                    transaction.set_result(run.key.id, result)
+            may_keep = run.request.keep and outcome.keep and mixed is None and not outcome.exit
+            if may_keep and (is_changed or run.request.pure):
+                result = Result(
+                    base=base.state,
+                    base_times=base.times,
+                    state=head.live.state,
+                    times=head.live.times,
+                    window=outcome.window,
+                    exit=0,
+                    stdout=outputs[0],
+                    stderr=outputs[1],
+                    record=run.number,
+                )
+                transaction.set_result(run.key.id, result)
             record = Record(
                 run.workspace.id,
                 DONE,
@@ -297,8 +303,12 @@ class Runs:
         return [log.open("rb") for log in self.logs(number)]
 
 
-def is_fresh(result: Result, max_age: int | None) -> bool:
-    return max_age is None or time.time_ns() - result.window.end <= max_age
+def may_serve(result: Result, request: Request) -> bool:
+    """Not one that has changed nothing, unless that is not what it is run for: `git push` would say done, and do
+    nothing. Not one that is too old."""
+    if result.state == result.base and not request.pure:
+        return False
+    return request.max_age is None or time.time_ns() - result.window.end <= request.max_age
 
 
 def edit_layer(transaction: Transaction, head: Head) -> LayerId | None:

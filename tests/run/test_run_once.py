@@ -188,6 +188,17 @@ def test_what_changes_nothing_runs_each_time(runner: Runner) -> None:
     assert runner.executions == 2
 
 
+def test_what_is_pure_is_served_though_it_changes_nothing_but_only_where_it_is_called_so(runner: Runner) -> None:
+    text = runner.counted("echo passed; echo warned >&2")
+    said = [runner.run("run", "--pure", text) for _ in range(2)]
+    assert [each.text for each in said] == ["passed\n"] * 2 and "warned\n" in said[1].stderr
+    assert "cached: nothing changed" in said[1].stderr and runner.executions == 1
+    assert "not --pure" in runner.run("run", text).stderr and runner.executions == 2
+    (runner.work / "input").write_text("another state")
+    runner.json("--pure", text)
+    assert runner.executions == 3
+
+
 def test_a_failed_command_makes_no_layer_and_is_no_hit(runner: Runner) -> None:
     runner.json("echo base > base")
     text = runner.counted("echo half > half; exit 3")
