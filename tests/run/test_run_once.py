@@ -264,3 +264,21 @@ def test_words_need_their_dashes(runner: Runner) -> None:
     assert missing.code == 127 and "no-such-program-here: No such file" in missing.stderr
     (runner.work / "text").write_text("no program")
     assert runner.run("run", "--", "./text").code == 126
+
+
+def test_runs_are_listed_and_what_they_said_can_be_read_again(runner: Runner) -> None:
+    runner.run("run", "echo out; echo err >&2; echo x > x")
+    runner.ok("undo")
+    runner.run("run", "echo out; echo err >&2; echo x > x")
+    runner.run("run", "--", "sh", "-c", "echo 'a b'; exit 3")
+    listed = runner.ok("runs", "--json").result
+    assert [(each["exit"], each["hits"], each["kept"]) for each in listed] == [(3, 0, False), (0, 1, True)]
+    assert listed[0]["instruction"] == """sh -c 'echo '"'"'a b'"'"'; exit 3'"""
+    assert runner.ok("runs", "--exit", "3", "--json").result == listed[:1]
+    assert runner.ok("runs", "--grep", "err >&2", "--json").result == listed[1:]
+    assert "1 hit" in runner.ok("runs").lines[1] and "exit 3" in runner.ok("runs").lines[0]
+    for name in ("@", listed[1]["run"], listed[1]["run"][:20]):
+        said = runner.ok("logs", name)
+        assert (said.text, said.stderr) == ("out\n", "err\n")
+    assert runner.ok("logs", "--json", listed[0]["run"]).result["stdout"] == "a b\n"
+    assert runner.run("logs", "abcdef").code == 3

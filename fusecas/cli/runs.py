@@ -1,0 +1,144 @@
+"""What was run: runs, logs."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusecas.cli import output
+from fusecas.cli.common import chosen, list_options, reading, resolve_layer, verb
+from fusecas.errors import AmbiguousPrefix, RefNotFound
+
+if TYPE_CHECKING:
+    from fusecas.cli.call import Call
+    from fusecas.store.run_rows import Record
+    from fusecas.store.snapshot import Snapshot
+
+DIGITS = re.compile("[0-9a-f]{6,32}")
+SHORT = 16
+"""Digits of a run's number that are shown: they begin with the time, so that fewer don't tell runs apart."""
+
+
+@verb("runs")
+@click.option("--exit", "exit_code", type=int, metavar="CODE", help="Only those that ended so.")
+@click.option("--grep", metavar="TEXT", help="Only commands that contain this.")
+@list_options("time", "took", "exit")
+def runs(exit_code: int | None, grep: str | None, call: "Call", repo: Path | None, **choice: Any) -> Any:
+    """The commands that were executed, newest first: when, how long, how they ended, and the layers that they made.
+
+    A result that was served again is not listed again; `hits` counts how often that was.
+
+    Example: fusecas runs --exit 1 --limit 5
+    """
+    keys: dict[str, Any] = {
+        "time": lambda each: each["time"],
+        "took": lambda each: each["took_ms"] or 0,
+        "exit": lambda each: -1 if each["exit"] is None else each["exit"],
+    }
+    with reading(repo) as snapshot:
+        found = (fields(snapshot, number, record) for number, record in snapshot.records_back())
+        wanted = (
+            each
+            for each in found
+            if exit_code in (None, each["exit"]) and (grep is None or grep in each["instruction"])
+        )
+        listed = chosen(wanted, keys, **choice)
+    if not call.as_json:
+        output.print_table([_row(each) for each in listed], right=(2,))
+    return listed
+
+
+def fields(snapshot: "Snapshot", number: bytes, record: "Record") -> dict[str, Any]:
+    from fusecas import _native
+    from fusecas.store.ids import Kind, ObjectId
+    from fusecas.store.kinds import Action
+
+    program = Action.decode(record.action).program
+    text = program["shell"] if "shell" in program else shlex.join(map(_text, program["argv"])).encode(errors=SURROGATES)
+    result = snapshot.result(ObjectId(_native.node_id(Kind.ACTION, record.action)))
+    is_kept = result is not None and result.record == number
+    return {
+        "run": number.hex(),
+        "status": record.status,
+        **output.time_fields(record.started),
+        "took_ms": None if record.ended is None else (record.ended - record.started) // 1_000_000,
+        "exit": record.exit,
+        "signal": record.signal,
+        "layer": output.hex_or_none(record.layer),
+        "kept": is_kept,
+        "hits": result.hits if result is not None and is_kept else 0,
+        "mixed": record.mixed,
+        **output.instruction_fields(_text(text)),
+    }
+
+
+SURROGATES = "surrogateescape"
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors=SURROGATES)
+
+
+def _row(each: dict[str, Any]) -> list[str]:
+    came = each["status"] if each["exit"] is None else f"exit {each['exit']}"
+    colour = "green" if each["exit"] == 0 else "red"
+    took = "" if each["took_ms"] is None else f"{each['took_ms'] / 1000:.2f} s"
+    return [
+        output.paint(each["run"][:SHORT], "cyan"),
+        output.time_text(int(each["time_ns"])),
+        took,
+        output.paint(came, colour),
+        output.paint("" if each["layer"] is None else each["layer"][:12], "yellow"),
+        f"{output.count(each['hits'], 'hit')}" if each["hits"] else "",
+        output.first_line(each["instruction"]),
+    ]
+
+
+@verb("logs")
+@click.argument("run", metavar="RUN|REF")
+def logs(run: str, call: "Call", repo: Path | None) -> Any:
+    """What a command has said: of a run by its number (`fusecas runs` lists them), or of the one that made a layer.
+
+    Its stdout goes to stdout, its stderr to stderr.
+
+    Example: fusecas logs @
+    """
+    import sys
+
+    from fusecas.runner import as_text
+
+    with reading(repo) as snapshot:
+        number, record = _found(snapshot, run)
+        said = {
+            name: b"" if content is None else b"".join(snapshot.iter_content(content))
+            for name, content in (("stdout", record.stdout), ("stderr", record.stderr))
+        }
+    if not call.as_json:
+        output.write_bytes(said["stdout"])
+        sys.stderr.flush()
+        sys.stderr.buffer.write(said["stderr"])
+    return {"run": number.hex(), **as_text(said["stdout"], "stdout"), **as_text(said["stderr"], "stderr")}
+
+
+def _found(snapshot: "Snapshot", text: str) -> "tuple[bytes, Record]":
+    if DIGITS.fullmatch(text):
+        found = list(_with_prefix(snapshot, text))
+        if len(found) > 1:
+            raise AmbiguousPrefix.among(text, [number.hex() for number, _ in found[:20]])
+        if found:
+            return found[0]
+    layer = resolve_layer(snapshot, text)
+    for number, record in snapshot.records_back():
+        if record.layer == layer:
+            return number, record
+    raise RefNotFound(f"no run has made layer {layer.hex()[:12]}", hint="fusecas runs lists them")
+
+
+def _with_prefix(snapshot: "Snapshot", digits: str) -> "Iterator[tuple[bytes, Record]]":
+    return ((number, record) for number, record in snapshot.records_back() if number.hex().startswith(digits))
+
+
+COMMANDS = {"runs": runs, "logs": logs}
