@@ -91,6 +91,7 @@ class Sealer:
         self._save = save
         self._below: dict[int, dict[bytes, int]] = {}
         self._stored: dict[int, DirIds] = {}
+        self._implied: set[int] = set()
         self._files: list[tuple[int, bytes | None]] = []
         for node in nodes.values():
             for parent, name in node.places:
@@ -144,15 +145,27 @@ class Sealer:
             in_inodes[b""] = (b"", ROOT, clamped(node.ctime), None)
         old_times = sides.written_times(base, self._fallback, self._load, self._save)
         tree = self._edit(Kind.TREE, base.tree, in_tree)
-        return DirIds(
-            tree,
-            None if tree is None and node.ino != ROOT else self._edit(Kind.TIMES, old_times, in_times),
-            None if tree is None and node.ino != ROOT else self._inodes(base, in_inodes),
-            node.ino + 1,
-        )
+        if self._stays_implied(node):
+            self._implied.add(node.ino)
+            return DirIds(tree, self._edit(Kind.TIMES, old_times, in_times), None, base.first)
+        if tree is None and node.ino != ROOT:
+            return DirIds(None, None, None, node.ino + 1)
+        inodes = sides.changed_inodes(base, self._fallback, in_inodes, self._load, self._save)
+        return DirIds(tree, self._edit(Kind.TIMES, old_times, in_times), inodes, node.ino + 1)
 
-    def _inodes(self, base: DirIds, changes: sides.Changes) -> bytes | None:
-        return sides.changed_inodes(base, self._fallback, changes, self._load, self._save)
+    def _stays_implied(self, node: Changed) -> bool:
+        """Whether numbers that were never written down need not be now: no name has come or gone there or below, so
+        they still go in the order of a walk; and all that was changed was changed when it was last modified."""
+        if node.base.inodes is not None or node.names:
+            return False
+        changed = [self._nodes[ino] for ino in self._below.get(node.ino, {}).values()]
+        if node.ino == ROOT:
+            changed.append(node)
+        return all(
+            clamped(each.ctime) == clamped(each.mtime)
+            and (each.ino == node.ino or not each.is_directory or each.ino in self._implied)
+            for each in changed
+        )
 
     def _edit(self, kind: Kind, root: bytes | None, changes: dict[bytes, LeafEntry | None]) -> bytes | None:
         return prolly.edit(kind, root, changes, self._load, self._save) if changes else root
