@@ -147,7 +147,8 @@ class Sealer:
         tree = self._edit(Kind.TREE, base.tree, in_tree)
         if self._stays_implied(node):
             self._implied.add(node.ino)
-            return DirIds(tree, self._edit(Kind.TIMES, old_times, in_times), None, base.first)
+            first = base.first if node.ino == ROOT else node.ino + 1
+            return DirIds(tree, self._edit(Kind.TIMES, old_times, in_times), None, first)
         if tree is None and node.ino != ROOT:
             return DirIds(None, None, None, node.ino + 1)
         inodes = sides.changed_inodes(base, self._fallback, in_inodes, self._load, self._save)
