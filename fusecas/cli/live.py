@@ -114,7 +114,7 @@ def _start(words: list[str], repository: Path) -> None:
     answer, say = os.pipe()
     with (run / "log").open("ab") as log:
         starting = subprocess.Popen(
-            [*words, str(say)],
+            [*words, str(say), "detached"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

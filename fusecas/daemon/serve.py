@@ -1,8 +1,9 @@
 """One daemon a repository: mounts the workspace, answers on the socket, and goes when it is unmounted.
 
-    python -m fusecas.daemon.serve REPOSITORY WORKSPACE MOUNTPOINT ALLOW_OTHER READY
+    python -m fusecas.daemon.serve REPOSITORY WORKSPACE MOUNTPOINT ALLOW_OTHER READY [detached]
 
-When the mount answers, one line goes to the descriptor READY: `{}`, or the error as JSON.
+When the mount answers, one line goes to the descriptor READY: `{}`, or the error as JSON. `detached`: whoever starts it
+is not its parent, and may so be one that ends all that it leaves.
 """
 
 import json
@@ -153,10 +154,10 @@ class Daemon:
 
 
 def main() -> int:
-    folder, name, mountpoint, allow_other, ready_text = sys.argv[1:]
+    folder, name, mountpoint, allow_other, ready_text, *how = sys.argv[1:]
     ready_on = int(ready_text)
-    if ready_on >= 0 and os.fork():
-        os._exit(0)  # whoever started us is not our parent: it may be one that ends all that it leaves
+    if how == ["detached"] and os.fork():
+        os._exit(0)
     sys.setswitchinterval(0.0005)
 
     def ready(error: FusecasError | None) -> None:
