@@ -66,8 +66,8 @@ class _Line:
         return self._title if self._told is None else f"{self._title}: {self._describe(*self._told)}"
 
     def _show(self) -> None:
-        # Ctrl-C and Ctrl-Z are for the main thread. A thread that starts another one may be handed what was meant for the process;
-        # Python would then keep it until the main thread wakes, which waits for input.
+        # Ctrl-C and Ctrl-Z are for the main thread. A thread that starts another one may be handed what was meant for
+        # the process; Python would then keep it until the main thread wakes, which waits for input.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTSTP})
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
