@@ -143,9 +143,11 @@ class Runs:
                     continue
             started = time.time_ns()
             with self._store.write() as transaction:
-                transaction.set_record(
-                    number, Record(workspace.id, RUNNING, key.data, base=key.live.state, started=started)
+                live = key.live
+                record = Record(
+                    workspace.id, RUNNING, key.data, base=live.state, base_times=live.times, started=started
                 )
+                transaction.set_record(number, record)
             return Running(number, workspace, request, key, started)
 
     def _serve(self, workspace: Workspace, request: Request, key: Key, result: Result, deed: Deed) -> Served:
@@ -174,7 +176,7 @@ class Runs:
 
     def end(self, number: bytes, outcome: Outcome, deed: Deed) -> Ended:
         """What the command did becomes layers; durable when this returns."""
-        run = self._runs.get(number)
+        run = self._taken(number)
         if run is None:
             raise NotFound(f"no run {number.hex()} is on")
         try:
@@ -183,7 +185,7 @@ class Runs:
                 session.flush()
                 ended = self._end(run, outcome, outputs, deed)
         except BaseException:
-            self.interrupt(number)
+            self._interrupt(run)
             raise
         self._done(run)
         return ended
@@ -231,6 +233,7 @@ class Runs:
                 DONE,
                 run.key.data,
                 base=base.state,
+                base_times=base.times,
                 started=outcome.window.start,
                 ended=outcome.window.end,
                 exit=outcome.exit,
@@ -265,15 +268,22 @@ class Runs:
 
     def interrupt(self, number: bytes) -> None:
         """It can't be ended as a run any more: its processes are made to end, what they have written is uncommitted."""
-        run = self._runs.get(number)
-        if run is None:
-            return
-        end_all_of(number)
+        run = self._taken(number)
+        if run is not None:
+            self._interrupt(run)
+
+    def _taken(self, number: bytes) -> Running | None:
+        """A run that is on, to be ended: whoever takes it is the only one who does."""
+        with self._lock:
+            return self._runs.pop(number, None)
+
+    def _interrupt(self, run: Running) -> None:
+        end_all_of(run.number)
         try:
             with self._store.write() as transaction:
-                record = transaction.record(number)
+                record = transaction.record(run.number)
                 if record is not None and record.status == RUNNING:
-                    transaction.set_record(number, record._replace(status=INTERRUPTED, ended=time.time_ns()))
+                    transaction.set_record(run.number, record._replace(status=INTERRUPTED, ended=time.time_ns()))
         finally:
             self._done(run)
 
@@ -284,7 +294,6 @@ class Runs:
 
     def _forget(self, workspace: Workspace, number: bytes) -> None:
         with self._lock:
-            self._runs.pop(number, None)
             if self._running.get(workspace.id) == number:
                 del self._running[workspace.id]
 

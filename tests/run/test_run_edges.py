@@ -1,0 +1,102 @@
+"""The edges of a run: what is seen while it begins, who may end it, and what gc leaves it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from fusecas.client import Client
+from fusecas.errors import FusecasError
+from fusecas.wire import path_of
+from tests.cli.calling import TIMEOUT
+from tests.run.conftest import Runner
+from tests.run.test_bracket import started
+
+
+def begin(client: Client, runner: Runner, text: str, executor: int) -> dict[str, Any]:
+    words = {"program": {"shell": [text]}, "cwd": [str(runner.work)], "env": []}
+    begun: dict[str, Any] = client.call("run.begin", **words, executor=executor)
+    for log in begun["logs"]:
+        with open(path_of(log), "wb"):
+            pass
+    return begun
+
+
+def end(client: Client, begun: dict[str, Any]) -> dict[str, Any]:
+    now = time.time_ns()
+    return client.call("run.end", run=begun["run"], exit=0, started=now, ended=now)
+
+
+@contextmanager
+def another(script: str) -> "Iterator[subprocess.Popen[bytes]]":
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_who_writes_while_a_run_begins_is_seen(runner: Runner) -> None:
+    """Between the seal that the key is made of and the answer there is a moment: so it is tried often."""
+    runner.ok("run", "echo 0 > theirs")
+    place = runner.work / "theirs"
+    writes = (
+        "import itertools, time\nfor n in itertools.count():\n  time.sleep(0.0005)\n"
+        f"  with open({str(place)!r}, 'w') as file: file.write(str(n))"
+    )
+    with (
+        Client(runner.repository) as client,
+        another("import time; time.sleep(1000)") as command,
+        another(writes) as writer,
+    ):
+        for number in range(40):
+            begun = begin(client, runner, f"command {number}", command.pid)
+            writer.send_signal(signal.SIGSTOP)
+            came = end(client, begun)
+            writer.send_signal(signal.SIGCONT)
+            assert came["mixed"] is not None or came["changed"] == 0
+
+
+def test_a_run_is_ended_once_however_many_try(runner: Runner) -> None:
+    runner.ok("run", "echo base > base")
+    with Client(runner.repository) as one, Client(runner.repository) as other:
+        for number in range(5):
+            begun = begin(one, runner, "command", os.getpid())
+            (runner.work / "made").write_text(str(number))
+            answers: list[object] = []
+            act = partial(_try_to_end, answers, begun)
+            ending = [threading.Thread(target=act, args=(client,)) for client in (one, other)]
+            for each in ending:
+                each.start()
+            for each in ending:
+                each.join(TIMEOUT)
+            assert sorted(map(type, answers), key=str) == [bool, dict]
+    assert [each["kind"] for each in runner.ok("log", "--json").result] == ["run"] * 6
+
+
+def _try_to_end(answers: list[object], begun: dict[str, Any], client: Client) -> None:
+    try:
+        answers.append(end(client, begun))
+    except FusecasError:
+        answers.append(False)
+
+
+def test_gc_beside_a_run_leaves_it_what_it_began_with(runner: Runner) -> None:
+    """Also if the workspace was sealed meanwhile: then nothing but the run still needs it."""
+    runner.ok("run", "echo base > base")
+    (runner.work / "edit").write_text("edited " * 1000)
+    process = started(runner, f"rm edit; echo new > new; while [ ! -e {runner.folder}/go ]; do sleep 0.05; done")
+    runner.ok("fork", "other")
+    runner.ok("run", "--ws", "other", "true")  # seals what it shares
+    runner.ok("ws", "rm", "other")
+    runner.ok("gc", "--min-age", "0", "--expire", "0")
+    (runner.folder / "go").touch()
+    assert process.wait(TIMEOUT) == 0, (runner.folder / "said").read_text()
+    runner.ok("undo")
+    assert (runner.work / "edit").read_text() == "edited " * 1000
