@@ -100,3 +100,23 @@ def test_gc_beside_a_run_leaves_it_what_it_began_with(runner: Runner) -> None:
     assert process.wait(TIMEOUT) == 0, (runner.folder / "said").read_text()
     runner.ok("undo")
     assert (runner.work / "edit").read_text() == "edited " * 1000
+
+
+def test_output_that_nobody_can_take_is_no_reason_to_let_the_command_go(runner: Runner) -> None:
+    runner.ok("run", "true")
+    with open("/dev/full", "wb") as full:
+        said = runner.run("run", "echo lost; sleep 0.3; echo done > file", stdout=full)
+    assert said.code == 125 and "No space left" in said.stderr
+    assert (runner.work / "file").read_text() == "done\n" and runner.changes() == {}
+    assert runner.ok("runs", "--json").result[0]["kept"] is False
+
+
+def test_all_output_arrives_where_writing_does_not_wait(runner: Runner) -> None:
+    runner.ok("run", "true")
+    end, given = os.pipe()
+    os.set_blocking(given, False)
+    with runner.start("run", "head -c 1000000 /dev/zero; echo made > made", stdout=given) as process:
+        os.close(given)
+        with open(end, "rb") as output:
+            assert output.read() == bytes(1_000_000)
+        assert process.wait(TIMEOUT) == 0
