@@ -205,4 +205,6 @@ def _pairs(given: list[Any]) -> list[tuple[bytes, bytes]]:
 def _bytes(text: Any) -> bytes:
     if not isinstance(text, str):
         raise UsageError(f"{str(text)[:100]!r} is no text")
+    if "\0" in text:
+        raise UsageError(f"{text[:100]!r} has a NUL in it")
     return text.encode(errors="surrogateescape")

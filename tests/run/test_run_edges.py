@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pytest
+
 from fusecas.client import Client
-from fusecas.errors import FusecasError
+from fusecas.errors import FusecasError, UsageError
 from fusecas.wire import path_of
-from tests.cli.calling import TIMEOUT
+from tests.cli.calling import PROGRAM, TIMEOUT
 from tests.run.conftest import Runner
 from tests.run.test_bracket import started
 
@@ -120,3 +122,18 @@ def test_all_output_arrives_where_writing_does_not_wait(runner: Runner) -> None:
         with open(end, "rb") as output:
             assert output.read() == bytes(1_000_000)
         assert process.wait(TIMEOUT) == 0
+
+
+def test_a_run_in_a_run_that_cannot_start_says_so_as_a_shell_does(runner: Runner) -> None:
+    inner = f"{PROGRAM} run --"
+    said = runner.run("run", f"echo text > text; {inner} ./text; echo $?; {inner} no-such-program; echo $?")
+    assert said.text == "126\n127\n" and "no-such-program: No such file" in said.stderr
+
+
+def test_a_program_with_a_nul_is_refused_by_the_daemon(runner: Runner) -> None:
+    runner.ok("run", "true")
+    with Client(runner.repository) as client:
+        for more in ({"program": {"shell": ["a\0b"]}}, {"executable": ["\0"]}, {"env": [["a", "\0"]]}):
+            words: dict[str, Any] = {"program": {"shell": ["true"]}, "env": [], **more}
+            with pytest.raises(UsageError, match="NUL"):
+                client.call("run.begin", **words)
