@@ -3,6 +3,9 @@
 import os
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -88,8 +91,9 @@ class Runs:
         self._store = store
         self._folder = folder
         self._host = Host()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._running: dict[bytes, bytes] = {}
+        self._moving: Counter[bytes] = Counter()
         self._runs: dict[bytes, Running] = {}
 
     def recover(self) -> None:
@@ -104,12 +108,20 @@ class Runs:
         for log in self._logs_folder().iterdir():
             log.unlink()
 
-    def refuse_if_running(self, workspace: Workspace) -> None:
-        """For whatever moves a workspace."""
+    @contextmanager
+    def moving(self, workspace: Workspace) -> Iterator[None]:
+        """Around whatever moves a workspace: not while a command is running there; one that begins waits for it."""
         with self._lock:
             number = self._running.get(workspace.id)
-        if number is not None:
-            raise InUse(f"a command is running in workspace {workspace.name}", hint=f"run {number.hex()[:12]}")
+            if number is not None:
+                raise InUse(f"a command is running in workspace {workspace.name}", hint=f"run {number.hex()[:12]}")
+            self._moving[workspace.id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._moving[workspace.id] -= 1
+                self._lock.notify_all()
 
     def begin(self, workspace: Workspace, request: Request, deed: Deed) -> Running | Served:
         """A hit, put in place; or the run to be executed, which `end` or `interrupt` then ends."""
@@ -118,6 +130,7 @@ class Runs:
             if workspace.id in self._running:
                 raise InUse(f"a command is running in workspace {workspace.name} already", hint="wait for it")
             self._running[workspace.id] = number
+            self._lock.wait_for(lambda: not self._moving[workspace.id])
         try:
             begun = self._begin(workspace, request, deed, number)
         except BaseException:

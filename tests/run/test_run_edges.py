@@ -9,16 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fusecas.client import Client
-from fusecas.errors import FusecasError, UsageError
+from fusecas.errors import FusecasError, InUse, UsageError
+from fusecas.run.request import Request
+from fusecas.run.runs import Running, Runs
+from fusecas.store.repository import Repository
 from fusecas.wire import path_of
+from fusecas.workspace.mover import Deed
+from fusecas.workspace.sides import ROOT
+from fusecas.workspace.workspace import Workspace
 from tests.cli.calling import PROGRAM, TIMEOUT
 from tests.run.conftest import Runner
-from tests.run.test_bracket import started
+from tests.run.test_bracket import started, until
 
 
 def begin(client: Client, runner: Runner, text: str, executor: int) -> dict[str, Any]:
@@ -137,3 +144,30 @@ def test_a_program_with_a_nul_is_refused_by_the_daemon(runner: Runner) -> None:
             words: dict[str, Any] = {"program": {"shell": ["true"]}, "env": [], **more}
             with pytest.raises(UsageError, match="NUL"):
                 client.call("run.begin", **words)
+
+
+def test_a_run_begins_only_when_what_moves_its_workspace_has_ended(tmp_path: Path) -> None:
+    with Repository.create(tmp_path / ".fusecas") as repository:
+        workspace = Workspace(repository)
+        runs = Runs(repository.store, repository.folder)
+        begun: list[object] = []
+        request = Request({"shell": b"true"}, b"", b"/nowhere", (), None, 0o022, privileged=False)
+        beginning = threading.Thread(target=lambda: begun.append(runs.begin(workspace, request, Deed())))
+        with runs.moving(workspace):
+            beginning.start()
+            until(lambda: is_refused(runs, workspace))  # it has its turn, and waits
+            for number in range(30):
+                workspace.overlay.make(ROOT, b"%d" % number, 0o100644, 0o022, os.geteuid(), os.getegid())
+                workspace.commit()
+            assert begun == []
+        beginning.join(TIMEOUT)
+        assert isinstance(begun[0], Running) and begun[0].key.live.state == workspace.seal()
+        workspace.close()
+
+
+def is_refused(runs: Runs, workspace: Workspace) -> bool:
+    try:
+        with runs.moving(workspace):
+            return False
+    except InUse:
+        return True
