@@ -7,6 +7,7 @@ signals go to the whole group by themselves: the caller outlives them, and passe
 import ctypes
 import errno
 import os
+import select
 import selectors
 import signal
 import time
@@ -56,8 +57,16 @@ class Stream(NamedTuple):
     to: Sequence[BinaryIO]
 
 
+class CannotStart(Exception):
+    """The command was never there. Its cause is the OSError."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def execute(command: Command, stdout: Stream, stderr: Stream, watched: int) -> Done:
-    """OSError if it can't be started. When the descriptor `watched` becomes readable, the command is ended."""
+    """CannotStart if it can't be started. When the descriptor `watched` becomes readable, the command is ended."""
     _become_subreaper()
     return _Execution(command, stdout, stderr, watched).run()
 
@@ -107,15 +116,18 @@ class _Execution:
         import subprocess
 
         with open(os.devnull, "rb") as nothing:
-            process = subprocess.Popen(
-                list(self._command.argv),
-                cwd=self._command.cwd,
-                env=dict(self._command.env),
-                umask=self._command.umask,
-                stdin=nothing,
-                stdout=outputs[0],
-                stderr=outputs[1],
-            )
+            try:
+                process = subprocess.Popen(
+                    list(self._command.argv),
+                    cwd=self._command.cwd,
+                    env=dict(self._command.env),
+                    umask=self._command.umask,
+                    stdin=nothing,
+                    stdout=outputs[0],
+                    stderr=outputs[1],
+                )
+            except OSError as error:
+                raise CannotStart(error) from error
         process.returncode = 0  # we wait for it ourselves, as for all that it leaves
         return process.pid
 
@@ -198,7 +210,7 @@ class _Execution:
             try:
                 for each in stream.to:
                     _write(each, data)
-            except BrokenPipeError:
+            except OSError:  # its reader, its terminal or the room on its disk is gone: the command is told so
                 self._cut = True
                 self._close(waiting, pipe)
                 return
@@ -233,8 +245,17 @@ class _Execution:
 
 
 def _write(stream: BinaryIO, data: bytes) -> None:
-    stream.write(data)
-    stream.flush()
+    """All of it, also if whoever gave us the stream has made it non-blocking."""
+    left = memoryview(data)
+    while True:
+        try:
+            left = left[stream.write(left) :]
+            stream.flush()
+            if not left:
+                return
+        except BlockingIOError as error:
+            left = left[error.characters_written :]
+            select.select([], [stream], [])
 
 
 def _become_subreaper() -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 from fusecas import executor
 from fusecas.client import Client
 from fusecas.errors import EnvironmentProblem, UsageError
-from fusecas.executor import Command, Done, Stream, execute
+from fusecas.executor import CannotStart, Command, Done, Stream, execute
 from fusecas.wire import path_of
 
 RUN_VARIABLE = "FUSECAS_RUN"
@@ -117,13 +117,13 @@ def _executed(
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
         try:
             return execute(command, Stream([files[0], *stdout]), Stream([files[1], *stderr]), watched)
-        except OSError as error:
-            said = f"{os.fsdecode(command.argv[0])}: {error.strerror}\n".encode(errors="surrogateescape")
+        except CannotStart as failed:
+            said = f"{os.fsdecode(command.argv[0])}: {failed.error.strerror}\n".encode(errors="surrogateescape")
             for each in (files[1], *stderr):
                 each.write(said)
                 each.flush()
             now = time.time_ns()
-            code = executor.cannot_start(error)
+            code = executor.cannot_start(failed.error)
             return Done(code, None, now, now, (), timed_out=False, cut=False, abandoned=False)
 
 

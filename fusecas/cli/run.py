@@ -141,9 +141,15 @@ def _repository(repo: Path | None) -> Path:
 
 def _nested(program: "Program") -> Any:
     """Part of the run that it is called from: it is executed, and that is all."""
+    from fusecas.executor import cannot_start
+
     words = program.words()
     sys.stdout.flush()
-    os.execvpe(words[0], words, os.environb)
+    try:
+        os.execvpe(words[0], words, os.environb)
+    except OSError as error:
+        output.note(f"{os.fsdecode(words[0])}: {error.strerror}")
+        sys.exit(cannot_start(error))
 
 
 def _replay(folder: Path, came: "Came", outputs: _Outputs) -> None:

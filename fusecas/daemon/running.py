@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from fusecas.daemon.connection import Caller
-from fusecas.errors import FusecasError, UsageError
+from fusecas.errors import FusecasError, NotFound, UsageError
 from fusecas.mount.session import MountSession
 from fusecas.parameters import REQUIRED, checked
 from fusecas.run.outsiders import Watch
@@ -80,23 +80,20 @@ class RunCalls:
             max_age=given["max_age"],
             pure=given["pure"],
         )
-        begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
+        # Before the workspace is sealed: what others do after that would be taken for the run's.
+        watch = Watch(given["executor"], self._session.writers(workspace.name), path_in(workspace))
+        self._session.watch(workspace.name, watch)
+        try:
+            begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
+        except BaseException:
+            self._session.unwatch(workspace.name, watch)
+            raise
         if isinstance(begun, Served):
+            self._session.unwatch(workspace.name, watch)
             return {"workspace": workspace.name, **_served(begun)}
-        self._watch(begun, given["executor"])
+        self._watches[begun.number] = (workspace.name, watch)
         caller.connection.at_end(begun.number, partial(self._interrupt, begun.number))
         return {"workspace": workspace.name, **path_fields(os.fsencode(place), "place"), **self._running(begun)}
-
-    def _watch(self, begun: Running, executor: int) -> None:
-        workspace = begun.workspace
-        watch = Watch(executor, self._session.writers(workspace.name), path_in(workspace))
-        self._watches[begun.number] = (workspace.name, watch)
-        self._session.watch(workspace.name, watch)
-
-    def _no_more(self, number: bytes) -> None:
-        found = self._watches.pop(number, None)
-        if found is not None:
-            self._session.watch(found[0], None)
 
     def _running(self, begun: Running) -> dict[str, Any]:
         logs = [path_fields(os.fsencode(each)) for each in self._runs.logs(begun.number)]
@@ -104,13 +101,16 @@ class RunCalls:
         return {"cached": False, "run": begun.number.hex(), "action": begun.key.id.hex(), "logs": logs, **where}
 
     async def _interrupt(self, number: bytes) -> None:
-        """A client that goes without ending its run has interrupted it."""
+        """A client that goes without ending its run has interrupted it; one that goes while it is ended has not."""
+        watched = self._watches.pop(number, None)
+        if watched is None:
+            return
         try:
             await trio.to_thread.run_sync(self._runs.interrupt, number)
         except (FusecasError, OSError):
             log.warning("the record of run %s could not be written", number.hex(), exc_info=True)
         finally:
-            self._no_more(number)
+            self._session.unwatch(*watched)
 
     async def _end(self, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
         given = checked(
@@ -130,11 +130,15 @@ class RunCalls:
             raise UsageError(f"{given['run']!r} is no run") from error
         killed = tuple(map(str, given["killed"]))
         window = Window(given["started"], given["ended"])
-        _, watch = self._watches.get(number, ("", None))
-        outcome = Outcome(given["exit"], given["signal"], window, killed, given["keep"], watch)
-        ended = await trio.to_thread.run_sync(self._runs.end, number, outcome, deed_of(given))
-        caller.connection.not_at_end(number)
-        self._no_more(number)
+        watched = self._watches.pop(number, None)  # whoever takes it is the only one who ends the run
+        if watched is None:
+            raise NotFound(f"no run {number.hex()} is on")
+        outcome = Outcome(given["exit"], given["signal"], window, killed, given["keep"], watched[1])
+        try:
+            ended = await trio.to_thread.run_sync(self._runs.end, number, outcome, deed_of(given))
+        finally:
+            caller.connection.not_at_end(number)
+            self._session.unwatch(*watched)
         return _ended(ended)
 
 
@@ -201,4 +205,6 @@ def _pairs(given: list[Any]) -> list[tuple[bytes, bytes]]:
 def _bytes(text: Any) -> bytes:
     if not isinstance(text, str):
         raise UsageError(f"{str(text)[:100]!r} is no text")
+    if "\0" in text:
+        raise UsageError(f"{text[:100]!r} has a NUL in it")
     return text.encode(errors="surrogateescape")

@@ -107,8 +107,8 @@ class Daemon:
 
     async def _move(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
         def moved(workspaces: Workspaces, params: Parameters) -> dict[str, Any]:
-            self._runs.refuse_if_running(workspaces.get(params.get("ws") or workspaces.default))
-            return call(workspaces, params)
+            with self._runs.moving(workspaces.get(params.get("ws") or workspaces.default)):
+                return call(workspaces, params)
 
         return await self._call(moved, params)
 
@@ -127,9 +127,10 @@ class Daemon:
         return {**made, **self._path_fields(made["workspace"], "path")}
 
     def _remove(self, workspaces: Workspaces, params: Parameters) -> dict[str, Any]:
-        if isinstance(name := params.get("name"), str):
-            self._runs.refuse_if_running(workspaces.get(name))
-        return CALLS["ws.rm"](workspaces, params)
+        if not isinstance(name := params.get("name"), str):
+            return CALLS["ws.rm"](workspaces, params)
+        with self._runs.moving(workspaces.get(name)):
+            return CALLS["ws.rm"](workspaces, params)
 
     async def _ws_rm(self, params: dict[str, Any]) -> dict[str, Any]:
         if params.get("name") == self._name:

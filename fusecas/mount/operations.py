@@ -110,8 +110,8 @@ class Operations(pyfuse3.Operations):
     @staticmethod
     def _seen(place: Place, ctx: Any, ino: int, name: bytes = b"") -> None:
         """Before something is changed: a command may be running there, which wants to know of others that do."""
-        if place.witness is not None:
-            place.witness.changes(ctx.pid, ino, name)
+        for witness in place.witnesses:
+            witness.changes(ctx.pid, ino, name)
 
     def _entry(self, place: Place, found: "_native.Attributes") -> EntryAttributes:
         return attributes_of(place.first | found[0], found, FOREVER)
@@ -406,8 +406,8 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         place, ino = self._file(fh)
-        if place.witness is not None:
-            place.witness.writes(ino)
+        for witness in place.witnesses:
+            witness.writes(ino)
         return place.overlay.write(ino, off, buf)
 
     @guarded

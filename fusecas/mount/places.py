@@ -41,7 +41,7 @@ class Place:
         self.ended = False
         self.writable: Counter[int] = Counter()
         self.writers: Counter[int] = Counter()
-        self.witness: Witness | None = None
+        self.witnesses: tuple[Witness, ...] = ()
 
     @property
     def is_free(self) -> bool:
@@ -62,7 +62,7 @@ class Places:
         self._places: dict[int, Place] = {}
         self._workspaces: dict[str, Place] = {}
         self._views: dict[ViewKey, Place] = {}
-        self._witnesses: dict[str, Witness] = {}
+        self._witnesses: dict[str, tuple[Witness, ...]] = {}
 
     def __getitem__(self, number: int) -> Place:
         return self._places[number]
@@ -72,7 +72,7 @@ class Places:
 
     def add_workspace(self, workspace: Workspace) -> Place:
         place = Place(self._free_number(), workspace.overlay, workspace)
-        place.witness = self._witnesses.get(workspace.name)
+        place.witnesses = self._witnesses.get(workspace.name, ())
         self._places[place.number] = self._workspaces[workspace.name] = place
         return place
 
@@ -84,14 +84,19 @@ class Places:
     def workspace(self, name: str) -> Place | None:
         return self._workspaces.get(name)
 
-    def watch(self, name: str, witness: Witness | None) -> None:
+    def watch(self, name: str, witness: Witness) -> None:
         """Of a workspace, also if nobody has looked at it yet."""
-        if witness is None:
-            self._witnesses.pop(name, None)
-        else:
-            self._witnesses[name] = witness
+        self._set_witnesses(name, (*self._witnesses.get(name, ()), witness))
+
+    def unwatch(self, name: str, witness: Witness) -> None:
+        self._set_witnesses(name, tuple(each for each in self._witnesses.get(name, ()) if each is not witness))
+
+    def _set_witnesses(self, name: str, witnesses: tuple[Witness, ...]) -> None:
+        self._witnesses[name] = witnesses
+        if not witnesses:
+            del self._witnesses[name]
         if (place := self._workspaces.get(name)) is not None:
-            place.witness = witness
+            place.witnesses = witnesses
 
     def end_workspace(self, name: str) -> None:
         """It was removed: what is still open in it stays until it is forgotten."""

@@ -36,9 +36,12 @@ class MountSession:
         place = self._places.workspace(name)
         return frozenset() if place is None else frozenset(place.writers)
 
-    def watch(self, name: str, witness: Witness | None) -> None:
-        """Tell of what is changed in a workspace; None: no more. In the mount's own thread."""
+    def watch(self, name: str, witness: Witness) -> None:
+        """Tell of what is changed in a workspace, until `unwatch`. In the mount's own thread."""
         self._places.watch(name, witness)
+
+    def unwatch(self, name: str, witness: Witness) -> None:
+        self._places.unwatch(name, witness)
 
     def end_workspace(self, name: str) -> None:
         """It was removed. Call it in the mount's own thread; then `forget_name` in another one."""

@@ -3,6 +3,9 @@
 import os
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -88,8 +91,9 @@ class Runs:
         self._store = store
         self._folder = folder
         self._host = Host()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._running: dict[bytes, bytes] = {}
+        self._moving: Counter[bytes] = Counter()
         self._runs: dict[bytes, Running] = {}
 
     def recover(self) -> None:
@@ -104,12 +108,20 @@ class Runs:
         for log in self._logs_folder().iterdir():
             log.unlink()
 
-    def refuse_if_running(self, workspace: Workspace) -> None:
-        """For whatever moves a workspace."""
+    @contextmanager
+    def moving(self, workspace: Workspace) -> Iterator[None]:
+        """Around whatever moves a workspace: not while a command is running there; one that begins waits for it."""
         with self._lock:
             number = self._running.get(workspace.id)
-        if number is not None:
-            raise InUse(f"a command is running in workspace {workspace.name}", hint=f"run {number.hex()[:12]}")
+            if number is not None:
+                raise InUse(f"a command is running in workspace {workspace.name}", hint=f"run {number.hex()[:12]}")
+            self._moving[workspace.id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._moving[workspace.id] -= 1
+                self._lock.notify_all()
 
     def begin(self, workspace: Workspace, request: Request, deed: Deed) -> Running | Served:
         """A hit, put in place; or the run to be executed, which `end` or `interrupt` then ends."""
@@ -118,6 +130,7 @@ class Runs:
             if workspace.id in self._running:
                 raise InUse(f"a command is running in workspace {workspace.name} already", hint="wait for it")
             self._running[workspace.id] = number
+            self._lock.wait_for(lambda: not self._moving[workspace.id])
         try:
             begun = self._begin(workspace, request, deed, number)
         except BaseException:
@@ -143,9 +156,11 @@ class Runs:
                     continue
             started = time.time_ns()
             with self._store.write() as transaction:
-                transaction.set_record(
-                    number, Record(workspace.id, RUNNING, key.data, base=key.live.state, started=started)
+                live = key.live
+                record = Record(
+                    workspace.id, RUNNING, key.data, base=live.state, base_times=live.times, started=started
                 )
+                transaction.set_record(number, record)
             return Running(number, workspace, request, key, started)
 
     def _serve(self, workspace: Workspace, request: Request, key: Key, result: Result, deed: Deed) -> Served:
@@ -174,7 +189,7 @@ class Runs:
 
     def end(self, number: bytes, outcome: Outcome, deed: Deed) -> Ended:
         """What the command did becomes layers; durable when this returns."""
-        run = self._runs.get(number)
+        run = self._taken(number)
         if run is None:
             raise NotFound(f"no run {number.hex()} is on")
         try:
@@ -183,7 +198,7 @@ class Runs:
                 session.flush()
                 ended = self._end(run, outcome, outputs, deed)
         except BaseException:
-            self.interrupt(number)
+            self._interrupt(run)
             raise
         self._done(run)
         return ended
@@ -231,6 +246,7 @@ class Runs:
                 DONE,
                 run.key.data,
                 base=base.state,
+                base_times=base.times,
                 started=outcome.window.start,
                 ended=outcome.window.end,
                 exit=outcome.exit,
@@ -265,15 +281,22 @@ class Runs:
 
     def interrupt(self, number: bytes) -> None:
         """It can't be ended as a run any more: its processes are made to end, what they have written is uncommitted."""
-        run = self._runs.get(number)
-        if run is None:
-            return
-        end_all_of(number)
+        run = self._taken(number)
+        if run is not None:
+            self._interrupt(run)
+
+    def _taken(self, number: bytes) -> Running | None:
+        """A run that is on, to be ended: whoever takes it is the only one who does."""
+        with self._lock:
+            return self._runs.pop(number, None)
+
+    def _interrupt(self, run: Running) -> None:
+        end_all_of(run.number)
         try:
             with self._store.write() as transaction:
-                record = transaction.record(number)
+                record = transaction.record(run.number)
                 if record is not None and record.status == RUNNING:
-                    transaction.set_record(number, record._replace(status=INTERRUPTED, ended=time.time_ns()))
+                    transaction.set_record(run.number, record._replace(status=INTERRUPTED, ended=time.time_ns()))
         finally:
             self._done(run)
 
@@ -284,7 +307,6 @@ class Runs:
 
     def _forget(self, workspace: Workspace, number: bytes) -> None:
         with self._lock:
-            self._runs.pop(number, None)
             if self._running.get(workspace.id) == number:
                 del self._running[workspace.id]
 

@@ -81,10 +81,13 @@ class Record(NamedTuple):
     stderr: ContentId | None = None
     killed: tuple[str, ...] = ()
     mixed: str | None = None
+    base_times: TimesId | None = None
 
     def roots(self) -> list[ObjectId]:
-        """What it keeps alive: the output. States and layers are kept by the operations."""
-        return [each for each in (self.stdout, self.stderr) if each is not None]
+        """What it keeps alive: the output; and while it runs, what it began with, which is perhaps neither committed
+        nor in the live row any more. Other states and layers are kept by the operations."""
+        base = (self.base, self.base_times) if self.status == RUNNING else ()
+        return [each for each in (self.stdout, self.stderr, *base) if each is not None]
 
     def encode(self) -> bytes:
         return _native.cbor_encode({**self._asdict(), "killed": list(self.killed)})
@@ -111,6 +114,7 @@ class Record(NamedTuple):
                 stderr=id_or_none(fields["stderr"], ContentId),
                 killed=tuple(map(a_text, killed)),
                 mixed=None if fields["mixed"] is None else a_text(fields["mixed"]),
+                base_times=id_or_none(fields["base_times"], TimesId),
             )
 
 
