@@ -63,7 +63,7 @@ class Daemon:
         methods |= running.methods
         conversations = {**changes.conversations, **running.conversations}
         self._control = control = Control(self._repository.folder, methods, conversations)
-        await trio.to_thread.run_sync(self._runs.recover)
+        await trio.to_thread.run_sync(self._runs.recover, self._workspaces)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_requests, nursery.cancel_scope)

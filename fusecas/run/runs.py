@@ -29,6 +29,7 @@ from fusecas.store.transaction import Transaction
 from fusecas.workspace.mover import Deed
 from fusecas.workspace.target import Target
 from fusecas.workspace.workspace import Committed, Workspace
+from fusecas.workspace.workspaces import Workspaces
 
 LOGS = "run/logs"
 MOST_LEFT = 1000
@@ -44,6 +45,7 @@ class Running(NamedTuple):
     request: Request
     key: Key
     started: int
+    deed: Deed
 
 
 class Outcome(NamedTuple):
@@ -96,15 +98,19 @@ class Runs:
         self._moving: Counter[bytes] = Counter()
         self._runs: dict[bytes, Running] = {}
 
-    def recover(self) -> None:
+    def recover(self, workspaces: Workspaces) -> None:
         """What a former daemon left running was interrupted."""
         with self._store.read() as snapshot:
             newest = islice(snapshot.records_back(), MOST_LEFT)
             left = [(number, record) for number, record in newest if record.status == RUNNING]
+            names = {head.workspace.id: head.name for head in heads.all_heads(snapshot)} if left else {}
         for number, record in left:
             end_all_of(number)
-            with self._store.write() as transaction:
-                transaction.set_record(number, record._replace(status=INTERRUPTED))
+            if record.workspace in names:
+                self._set_interrupted(number, record, workspaces.get(names[record.workspace]), Deed())
+            else:
+                with self._store.write() as transaction:
+                    transaction.set_record(number, record._replace(status=INTERRUPTED))
         for log in self._logs_folder().iterdir():
             log.unlink()
 
@@ -161,7 +167,7 @@ class Runs:
                     workspace.id, RUNNING, key.data, base=live.state, base_times=live.times, started=started
                 )
                 transaction.set_record(number, record)
-            return Running(number, workspace, request, key, started)
+            return Running(number, workspace, request, key, started, deed)
 
     def _serve(self, workspace: Workspace, request: Request, key: Key, result: Result, deed: Deed) -> Served:
         if result.state == result.base:
@@ -293,12 +299,25 @@ class Runs:
     def _interrupt(self, run: Running) -> None:
         end_all_of(run.number)
         try:
-            with self._store.write() as transaction:
-                record = transaction.record(run.number)
-                if record is not None and record.status == RUNNING:
-                    transaction.set_record(run.number, record._replace(status=INTERRUPTED, ended=time.time_ns()))
+            with self._store.read() as snapshot:
+                record = snapshot.record(run.number)
+            if record is not None and record.status == RUNNING:
+                self._set_interrupted(run.number, record, run.workspace, run.deed)
         finally:
             self._done(run)
+
+    def _set_interrupted(self, number: bytes, record: Record, workspace: Workspace, deed: Deed) -> None:
+        """What it has changed is an operation, as that of a failed run: so undo brings back what was there before."""
+
+        def publish(transaction: Transaction, head: Head) -> Committed:
+            operation: Operation | None = None
+            if head.live.state != record.base:
+                came_from = head._replace(live=head.live._replace(state=record.base, times=record.base_times))
+                operation = heads.advance(transaction, came_from, head.live, "run", *deed)
+            transaction.set_record(number, record._replace(status=INTERRUPTED, ended=time.time_ns()))
+            return Committed(None, head.live.state, operation)
+
+        workspace.seal_into(publish)
 
     def _done(self, run: Running) -> None:
         self._forget(run.workspace, run.number)

@@ -121,6 +121,24 @@ def test_the_daemon_is_killed_and_the_command_is_ended(runner: Runner) -> None:
     assert came["edits"] is not None and (runner.work / "copy").read_text() == "half\n"
 
 
+def test_undo_of_an_interrupted_run_brings_back_what_was_there_before(runner: Runner) -> None:
+    runner.ok("run", "true")
+    for kill_daemon in (False, True):
+        (runner.work / "precious").write_text("precious")
+        process = started(runner, "rm precious; sleep 100")
+        until(lambda: not (runner.work / "precious").exists())
+        if kill_daemon:
+            runner.kill()
+        else:
+            process.kill()
+        process.wait(TIMEOUT)
+        until(lambda: runner.run("run", "true").code == 0)  # mounts again; the leftovers are ended, it is recorded
+        assert [each["status"] for each in runner.ok("runs", "--json").result][1] == "interrupted"
+        runner.ok("undo")
+        assert (runner.work / "precious").read_text() == "precious"
+        (runner.folder / "begun").unlink()
+
+
 def test_a_run_in_a_run_is_part_of_it(runner: Runner) -> None:
     inner = f"{PROGRAM} run 'echo inner > inner'"
     came = runner.json(f"{inner}; echo outer > outer")
