@@ -6,11 +6,12 @@ measures beside a reference in the same run, in interleaved rounds; what counts 
 
 import argparse
 import json
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
 
-from tests.bench.measure import Bench
+from tests.bench.measure import Bench, remove_leftovers
 
 NO_BENCHMARKS = ("__main__", "measure", "memory", "noop_mount", "peers", "recovery")
 
@@ -33,6 +34,9 @@ def main() -> int:
         if name not in known:
             print(f"no benchmark {name!r}: {', '.join(known)}", file=sys.stderr)
             return 2
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # as Ctrl-C: mounts are taken away
+    for folder in remove_leftovers(options.scratch):
+        print(f"removed {folder}, which was left by one that was killed", file=sys.stderr)
     results = {}
     for name in options.names:
         parts = import_module(f"tests.bench.{name}").PARTS

@@ -1,5 +1,6 @@
 """Measuring beside a reference: interleaved rounds, medians, a table."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -14,6 +15,41 @@ from types import TracebackType
 from typing import Any, Self
 
 Measure = Callable[[], float]
+PREFIX = "fusecas-bench-"
+
+
+def locked(folder: Path) -> int | None:
+    """A lock on a folder, which goes with the process; None if another one has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def remove_leftovers(scratch: Path) -> list[Path]:
+    """What benchmarks that were killed have left there: their mounts, then their folders."""
+    removed = []
+    for folder in sorted(scratch.glob(f"{PREFIX}*")):
+        lock = locked(folder)
+        if lock is None:
+            continue  # one that is on
+        try:
+            for place in reversed(mounts_below(folder)):
+                subprocess.run(["umount", "--lazy", place], check=True)
+            shutil.rmtree(folder)
+            removed.append(folder)
+        finally:
+            os.close(lock)
+    return removed
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """In the order in which they were made."""
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [place for place in places if Path(place).is_relative_to(folder)]
 
 
 class Bench:
@@ -22,7 +58,8 @@ class Bench:
     def __init__(self, title: str, rounds: int, scratch: Path) -> None:
         self.title = title
         self.rounds = rounds
-        self.folder = Path(tempfile.mkdtemp(prefix="fusecas-bench-", dir=scratch))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=scratch))
+        self._lock = locked(self.folder)
         self.figures: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -33,6 +70,8 @@ class Bench:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def compare(self, what: str, ours: Measure, reference: Measure, name: str, goal: str, unit: str = "s") -> None:
         """Measure both in turn, as often as there are rounds; the ratio is ours / reference, round by round."""
