@@ -102,6 +102,7 @@ class Waiting:
         self.master, slave = pty.openpty()
 
         def take_terminal() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that run in the background of a shell ignore it
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
