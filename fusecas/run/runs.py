@@ -1,5 +1,6 @@
 """The bracket of a run: what is done before a command and after it (docs/dev/runs.md). Thread-safe."""
 
+import logging
 import os
 import threading
 import time
@@ -10,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fusecas.errors import InUse, NotFound
+from fusecas.errors import FusecasError, InUse, NotFound
 from fusecas.run import times
 from fusecas.run.host import Host
 from fusecas.run.leftovers import end_all_of
@@ -31,6 +32,7 @@ from fusecas.workspace.target import Target
 from fusecas.workspace.workspace import Committed, Workspace
 from fusecas.workspace.workspaces import Workspaces
 
+log = logging.getLogger(__name__)
 LOGS = "run/logs"
 MOST_LEFT = 1000
 """So many records back may one be that a former daemon left running: one a workspace, and hardly any newer ones."""
@@ -106,13 +108,19 @@ class Runs:
             names = {head.workspace.id: head.name for head in heads.all_heads(snapshot)} if left else {}
         for number, record in left:
             end_all_of(number)
-            if record.workspace in names:
-                self._set_interrupted(number, record, workspaces.get(names[record.workspace]), Deed())
-            else:
-                with self._store.write() as transaction:
-                    transaction.set_record(number, record._replace(status=INTERRUPTED))
-        for log in self._logs_folder().iterdir():
-            log.unlink()
+            try:
+                if record.workspace in names:
+                    self._set_interrupted(number, record, workspaces.get(names[record.workspace]), Deed())
+                else:
+                    with self._store.write() as transaction:
+                        transaction.set_record(number, record._replace(status=INTERRUPTED))
+            except (
+                FusecasError,
+                OSError,
+            ):  # a full disk, say: the mount is needed to free it; the next start tries again
+                log.warning("run %s could not be recorded as interrupted", number.hex(), exc_info=True)
+        for file in self._logs_folder().iterdir():
+            file.unlink()
 
     @contextmanager
     def moving(self, workspace: Workspace) -> Iterator[None]:
@@ -200,7 +208,7 @@ class Runs:
             raise NotFound(f"no run {number.hex()} is on")
         try:
             with self._store.session() as session:
-                outputs = [session.put_stream(log) for log in self._open_logs(number)]
+                outputs = [session.put_stream(file) for file in self._open_logs(number)]
                 session.flush()
                 ended = self._end(run, outcome, outputs, deed)
         except BaseException:
@@ -321,8 +329,8 @@ class Runs:
 
     def _done(self, run: Running) -> None:
         self._forget(run.workspace, run.number)
-        for log in self.logs(run.number):
-            log.unlink(missing_ok=True)
+        for file in self.logs(run.number):
+            file.unlink(missing_ok=True)
 
     def _forget(self, workspace: Workspace, number: bytes) -> None:
         with self._lock:
@@ -341,7 +349,7 @@ class Runs:
         return folder
 
     def _open_logs(self, number: bytes) -> list[BinaryIO]:
-        return [log.open("rb") for log in self.logs(number)]
+        return [each.open("rb") for each in self.logs(number)]
 
 
 def may_serve(result: Result, request: Request) -> bool:
