@@ -79,6 +79,7 @@ def run(
         **env,
         RUN_VARIABLE.encode(): begun["run"].encode(),
         b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent),
+        **({b"HOME": os.fsencode(place)} if begun["home"] == "workspace" else {}),
     }
     command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout)
     done = _executed(command, [path_of(each) for each in begun["logs"]], stdout, stderr, client.fileno())

@@ -12,6 +12,7 @@ from fusecas.cli import output
 from fusecas.cli.asking import chosen_workspace, deed_of, ws_option
 from fusecas.cli.common import check_message, duration, repository_folder, verb
 from fusecas.cli.live import serving
+from fusecas.cli.missed import missed_text
 from fusecas.cli.work import COUNTS, layer_text, names_text
 from fusecas.errors import RepositoryNotFound, UsageError
 from fusecas.wire import path_of
@@ -180,6 +181,8 @@ def _say(came: "Came", is_pure: bool) -> None:
         output.note(f"cached: {what}, run {ago} in {took}")
         return
     assert came.done is not None
+    if (why := missed_text(answer)) is not None:
+        output.note(why)
     if answer["mixed"] is not None:
         output.note(f"not remembered, since others had a hand in it: {answer['mixed']}")
     took = _seconds(came.done.ended - came.done.started)
@@ -193,7 +196,8 @@ def _say(came: "Came", is_pure: bool) -> None:
         left = f"; what it changed is uncommitted: {names_text(answer)}" if changes else "; nothing changed"
         output.note(f"failed ({why}) in {took}{left}")
     else:
-        output.note(f"nothing changed, in {took}" + ("" if is_pure else "; not --pure, so it runs each time"))
+        pure = "" if is_pure or answer["pure"] else "; not marked pure, so it runs each time"
+        output.note(f"nothing changed, in {took}{pure}")
 
 
 def _seconds(ns: int) -> str:
@@ -221,6 +225,8 @@ def _as_json(came: "Came", outputs: _Outputs) -> dict[str, Any]:
         "edits": answer.get("edits"),
         "killed": [] if came.done is None else list(came.done.killed),
         "mixed": answer.get("mixed"),
+        "missed": answer.get("missed"),
+        "refused": answer.get("refused"),
         "timed_out": came.done is not None and came.done.timed_out,
     }
 
