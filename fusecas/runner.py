@@ -7,12 +7,13 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from fusecas import executor
 from fusecas.client import Client
 from fusecas.errors import EnvironmentProblem, UsageError
 from fusecas.executor import CannotStart, Command, Done, Stream, execute
+from fusecas.outlet import Sink
 from fusecas.wire import path_of
 
 RUN_VARIABLE = "FUSECAS_RUN"
@@ -51,8 +52,8 @@ def run(
     place: Path,
     cwd: Path,
     env: Mapping[bytes, bytes],
-    stdout: Sequence[BinaryIO],
-    stderr: Sequence[BinaryIO],
+    stdout: Sink,
+    stderr: Sink,
     umask: int = 0o022,
     timeout: float | None = None,
     deed: Mapping[str, Any],
@@ -81,7 +82,7 @@ def run(
         b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent),
     }
     command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout)
-    done = _executed(command, [path_of(each) for each in begun["logs"]], stdout, stderr, client.fileno())
+    done = _executed(command, [path_of(each) for each in begun["logs"]], (stdout, stderr), client.fileno())
     if done.abandoned:
         raise EnvironmentProblem("the daemon has gone: the command was ended", hint="what it did is uncommitted")
     ended = client.call(
@@ -92,7 +93,7 @@ def run(
         started=done.started,
         ended=done.ended,
         killed=list(done.killed),
-        keep=not done.cut and not done.timed_out,
+        keep=not (done.cut or done.timed_out or done.is_long),
         **deed,
     )
     return Came(done.exit, done.signal, False, {**begun, **ended}, done)
@@ -110,18 +111,15 @@ def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list
     return [os.path.realpath(os.path.join(cwd, name))] if name else []
 
 
-def _executed(
-    command: Command, logs: Sequence[bytes], stdout: Sequence[BinaryIO], stderr: Sequence[BinaryIO], watched: int
-) -> Done:
+def _executed(command: Command, logs: Sequence[bytes], sinks: tuple[Sink, Sink], watched: int) -> Done:
     with ExitStack() as opened:
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
         try:
-            return execute(command, Stream([files[0], *stdout]), Stream([files[1], *stderr]), watched)
+            return execute(command, Stream(files[0], sinks[0]), Stream(files[1], sinks[1]), watched)
         except CannotStart as failed:
             said = f"{os.fsdecode(command.argv[0])}: {failed.error.strerror}\n".encode(errors="surrogateescape")
-            for each in (files[1], *stderr):
-                each.write(said)
-                each.flush()
+            files[1].write(said)
+            sinks[1].offer(said)
             now = time.time_ns()
             code = executor.cannot_start(failed.error)
             return Done(code, None, now, now, (), timed_out=False, cut=False, abandoned=False)

@@ -1,10 +1,9 @@
 """Commands: run."""
 
-import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +17,7 @@ from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
+    from fusecas.outlet import Sink
     from fusecas.runner import Came, Program
 
 SECOND = 1_000_000_000
@@ -57,7 +57,7 @@ def run(
     Example: fusecas run 'make test'
     """
     from fusecas import runner
-    from fusecas.executor import TIMED_OUT
+    from fusecas.executor import GRACE, TIMED_OUT
     from fusecas.runner import Program
 
     if message is not None:
@@ -96,10 +96,10 @@ def run(
         )
     if came.cached:
         _replay(folder, came, outputs)
+    outputs.finish(GRACE if came.done is not None and came.done.timed_out else None)
     if not call.as_json:
         _say(came, pure)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        outputs.raise_error()
         if came.signal is not None and came.exit != TIMED_OUT:
             runner.die_of(came.signal)
     return _as_json(came, outputs), came.exit
@@ -109,10 +109,25 @@ class _Outputs:
     """Passed through; kept, if the answer is to be one document."""
 
     def __init__(self, is_kept: bool) -> None:
-        self.kept = (io.BytesIO(), io.BytesIO())
-        streams = self.kept if is_kept else (sys.stdout.buffer, sys.stderr.buffer)
-        self.stdout: list[BinaryIO] = [streams[0]]
-        self.stderr: list[BinaryIO] = [streams[1]]
+        from fusecas.executor import OUTPUT_LIMIT
+        from fusecas.outlet import Kept, outlets
+
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.kept = (Kept(OUTPUT_LIMIT), Kept(OUTPUT_LIMIT))
+        both: tuple[Sink, Sink] = self.kept if is_kept else outlets(sys.stdout.fileno(), sys.stderr.fileno())
+        self.stdout, self.stderr = both
+
+    def finish(self, patience: float | None) -> None:
+        """Wait for whoever reads it. What can't be written is an error of ours; of a reader that has gone, none."""
+        for each in (self.stdout, self.stderr):
+            if not each.finish(patience):
+                output.note("whoever reads the output does not: the rest is dropped")
+
+    def raise_error(self) -> None:
+        for each in (self.stdout, self.stderr):
+            if each.error is not None:
+                raise each.error
 
 
 def _umask(text: str) -> int:
@@ -153,15 +168,15 @@ def _nested(program: "Program") -> Any:
 
 
 def _replay(folder: Path, came: "Came", outputs: _Outputs) -> None:
+    from fusecas.store.contents import content_parts
     from fusecas.store.repository import Repository
 
-    with Repository.open(folder) as repository, repository.store.read() as snapshot:
-        for name, streams in (("stdout", outputs.stdout), ("stderr", outputs.stderr)):
-            for data in snapshot.iter_content(bytes.fromhex(came.answer[name])):
-                for stream in streams:
-                    stream.write(data)
-    for stream in (*outputs.stdout, *outputs.stderr):
-        stream.flush()
+    with Repository.open(folder) as repository:
+        for name, sink in (("stdout", outputs.stdout), ("stderr", outputs.stderr)):
+            for data in content_parts(repository.store, bytes.fromhex(came.answer[name])):
+                if not sink.has_room():
+                    sink.finish()
+                sink.offer(data)
 
 
 # ---- what is said
@@ -169,6 +184,8 @@ def _replay(folder: Path, came: "Came", outputs: _Outputs) -> None:
 
 def _say(came: "Came", is_pure: bool) -> None:
     """On stderr: stdout is the command's."""
+    from fusecas.executor import OUTPUT_LIMIT
+
     answer = came.answer
     if came.done is not None and came.done.killed:
         output.note(f"it had left running, and was made to end: {', '.join(came.done.killed)}")
@@ -182,6 +199,8 @@ def _say(came: "Came", is_pure: bool) -> None:
     assert came.done is not None
     if answer["mixed"] is not None:
         output.note(f"not remembered, since others had a hand in it: {answer['mixed']}")
+    if came.done.is_long:
+        output.note(f"not remembered, since it said more than {output.size_text(OUTPUT_LIMIT)}")
     took = _seconds(came.done.ended - came.done.started)
     if answer["edits"] is not None:
         output.note(f"what was uncommitted before is layer {layer_text(answer['edits'], sys.stderr)}")
@@ -215,12 +234,13 @@ def _as_json(came: "Came", outputs: _Outputs) -> dict[str, Any]:
         "empty": layer is None,
         "exit_code": came.exit,
         "signal": came.signal,
-        **as_text(outputs.kept[0].getvalue(), "stdout"),
-        **as_text(outputs.kept[1].getvalue(), "stderr"),
+        **as_text(outputs.kept[0].data, "stdout"),
+        **as_text(outputs.kept[1].data, "stderr"),
         **{each: answer[each] for each in COUNTS},
         "edits": answer.get("edits"),
         "killed": [] if came.done is None else list(came.done.killed),
         "mixed": answer.get("mixed"),
+        "truncated": came.done is not None and came.done.is_long,
         "timed_out": came.done is not None and came.done.timed_out,
     }
 
