@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from fusecas.wire import line_of, path_fields
+
 MOST_KEPT = 1 << 20
 Wake = Callable[[], None]
 
@@ -115,6 +117,53 @@ class Kept:
 
     def finish(self, patience: float | None = None) -> bool:
         return True
+
+
+class Lines:
+    """As JSON, one event a line: {event: NAME, NAME: text}, with NAME_b64 if it is not UTF-8. What comes in the middle
+    of a character waits for the rest of it."""
+
+    def __init__(self, name: str, outlet: Outlet) -> None:
+        self._name = name
+        self._outlet = outlet
+        self._rest = b""
+
+    @property
+    def error(self) -> OSError | None:
+        return self._outlet.error
+
+    def watch(self, wake: Wake | None) -> None:
+        self._outlet.watch(wake)
+
+    def has_room(self) -> bool:
+        return self._outlet.has_room()
+
+    def offer(self, data: bytes) -> None:
+        data = self._rest + data
+        end = _end_of_characters(data)
+        self._rest = data[end:]
+        self._say(data[:end])
+
+    def finish(self, patience: float | None = None) -> bool:
+        self._say(self._rest)
+        self._rest = b""
+        return self._outlet.finish(patience)
+
+    def _say(self, data: bytes) -> None:
+        if data:
+            self._outlet.offer(line_of({"event": self._name, **path_fields(data, self._name)}))
+
+
+def _end_of_characters(data: bytes) -> int:
+    """Where the last whole character of UTF-8 ends."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte >= 0xC0:
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if back < length else len(data)
+        if byte < 0x80:
+            break
+    return len(data)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -20,8 +20,13 @@ PAINTED_OR_NOT = re.compile("(\033\\[[0-9]*m)")
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-def print_json(verb: str, result: Any) -> None:
-    _print_document({"v": VERSION, "verb": verb, "ok": True, "result": result})
+def print_json(call: "Call", result: Any) -> None:
+    _print_document({**_beginning(call, ok=True), "result": result})
+
+
+def _beginning(call: "Call", *, ok: bool) -> dict[str, Any]:
+    event = {"event": "end"} if call.json_lines else {}
+    return {"v": VERSION, "verb": call.verb, **event, "ok": ok}
 
 
 def report_error(call: "Call", error: FusecasError) -> None:
@@ -35,7 +40,7 @@ def report_error(call: "Call", error: FusecasError) -> None:
             "exit": error.exit_code,
             "details": error.details,
         }
-        _print_document({"v": VERSION, "verb": call.verb, "ok": False, "error": problem})
+        _print_document({**_beginning(call, ok=False), "error": problem})
     else:
         sys.stdout.flush()
         print(f"{paint('fusecas:', 'red', sys.stderr)} {printable(error.message)}", file=sys.stderr)

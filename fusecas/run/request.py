@@ -22,6 +22,8 @@ class Request(NamedTuple):
 
     `pure`: whether all that it is run for is its output and exit code: then it may be served though it changes nothing.
     `serve`: whether a result that is known may be put in place; `keep`: whether this one may be, later.
+    `stdin`: the id of what it reads, if anything. `retry`: from where its last run began, which failed. `rollback`: if
+    it fails, what was there before is put back. `refuse_dirty`: not if anything is uncommitted.
     """
 
     program: Program
@@ -36,6 +38,10 @@ class Request(NamedTuple):
     keep: bool = True
     max_age: int | None = None
     pure: bool = False
+    stdin: bytes | None = None
+    retry: bool = False
+    rollback: bool = False
+    refuse_dirty: bool = False
 
 
 class Key(NamedTuple):
@@ -57,7 +63,7 @@ def key_of(snapshot: Snapshot, live: Live, request: Request, host: Host) -> Key:
         inputs=((b"/", "state", to_ref(live.state)),),
         touched=times.touched(snapshot, live),
         env=digests(request.env, request.place, secret),
-        stdin=None,
+        stdin=None if request.stdin is None else digest_of(request.stdin, secret),
         tty=False,
         umask=request.umask,
         privileged=request.privileged,

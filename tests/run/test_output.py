@@ -6,7 +6,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.cli.calling import PROGRAM, TIMEOUT
+from tests.mount.conftest import end
 from tests.run.conftest import Runner
 from tests.run.test_bracket import is_alive, until
 
@@ -111,13 +114,14 @@ def test_head_ends_a_command_as_in_any_pipe(runner: Runner) -> None:
     assert done.stdout == f"y\ny\n{128 + signal.SIGPIPE}\n"
 
 
-def test_a_daemon_that_a_run_has_started_outlives_it(runner: Runner) -> None:
+def test_a_daemon_that_a_run_has_started_outlives_it(runner: Runner, request: pytest.FixtureRequest) -> None:
     other = runner.folder / "other"
     other.mkdir()
     assert runner.run("init", cwd=other).code == 0
+    place = Runner(other)
+    request.addfinalizer(lambda: end(place))
     came = runner.json(f"cd {other} && {PROGRAM} mount && echo made > {other}/.fusecas/work/made; sleep 30 & true")
     assert len(came["killed"]) == 1  # type: ignore[arg-type]
-    place = Runner(other)
     assert (place.work / "made").read_text() == "made\n" and is_alive(place.pid())
     environ = Path(f"/proc/{place.pid()}/environ").read_bytes()
     assert b"FUSECAS_RUN" not in environ
