@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fusecas.runner import Program
 
 Function = Callable[..., Any]
+PIECE = 1 << 16
 PIPE_OR_SOCKET = (0o010000, 0o140000)
 
 
@@ -196,35 +197,45 @@ class Outputs:
         return {**as_text(self.kept[0].data, "stdout"), **as_text(self.kept[1].data, "stderr")}
 
 
-def execute_here(there: Site, program: "Program", outputs: Outputs | None) -> tuple[int, int | None]:
-    """Execute it as it is: no layer, no record. (exit, signal). Without `outputs` this process becomes the command, so
-    that it has our terminal, our signals and our exit code; else we wait for it, not for what it leaves."""
+def become(there: Site, program: "Program") -> NoReturn:
+    """This process becomes the command: it has our terminal, our signals and our exit code."""
+    from fusecas.executor import cannot_start
+
+    words = program.words()
+    sys.stdout.flush()
+    try:
+        os.chdir(there.cwd)
+        os.execvpe(words[0], words, variables_in(there))
+    except OSError as error:
+        output.note(f"{os.fsdecode(words[0])}: {error.strerror}")
+        sys.exit(cannot_start(error))
+
+
+def execute_here(there: Site, program: "Program", outputs: Outputs) -> tuple[int, int | None]:
+    """Execute it as it is: no layer, no record. (exit, signal). We wait for it, not for what it leaves."""
     import subprocess
-    import tempfile
+    from tempfile import TemporaryFile
 
     from fusecas.executor import cannot_start
 
     words = program.words()
-    try:
-        if outputs is None:
-            sys.stdout.flush()
-            os.chdir(there.cwd)
-            os.execvpe(words[0], words, there.env)
-        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            process = subprocess.Popen(words, cwd=there.cwd, env=there.env, stdout=stdout, stderr=stderr)
-            code = process.wait()
-            for file, sink in ((stdout, outputs.stdout), (stderr, outputs.stderr)):
-                file.seek(0)
-                while data := file.read(1 << 16):
-                    sink.offer(data)
-    except OSError as error:
-        said = f"{os.fsdecode(words[0])}: {error.strerror}"
-        if outputs is None:
-            output.note(said)
-        else:
-            outputs.stderr.offer(said.encode(errors="surrogateescape") + b"\n")
-        return cannot_start(error), None
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+        try:
+            process = subprocess.Popen(words, cwd=there.cwd, env=variables_in(there), stdout=stdout, stderr=stderr)
+        except OSError as error:
+            outputs.stderr.offer(f"{os.fsdecode(words[0])}: {error.strerror}\n".encode(errors="surrogateescape"))
+            return cannot_start(error), None
+        code = process.wait()
+        for file, sink in ((stdout, outputs.stdout), (stderr, outputs.stderr)):
+            file.seek(0)
+            while data := file.read(PIECE):
+                sink.offer(data)
     return (code, None) if code >= 0 else (128 - code, -code)
+
+
+def variables_in(there: Site) -> dict[bytes, bytes]:
+    """What a command sees that is not a run of its own."""
+    return {**there.env, b"GIT_CEILING_DIRECTORIES": os.fsencode(there.place.parent)}
 
 
 def warn_of_unused_stdin() -> None:

@@ -31,21 +31,27 @@ def _beginning(call: "Call", *, ok: bool) -> dict[str, Any]:
 
 def report_error(call: "Call", error: FusecasError) -> None:
     """Say what went wrong and what to do next."""
-    hint = error.hint or _nearest_name(error)
     if call.as_json:
-        problem = {
-            "code": error.code,
-            "message": error.message,
-            "hint": hint,
-            "exit": error.exit_code,
-            "details": error.details,
-        }
-        _print_document({**_beginning(call, ok=False), "error": problem})
+        _print_document({**_beginning(call, ok=False), "error": problem_fields(error)})
     else:
-        sys.stdout.flush()
-        print(f"{paint('fusecas:', 'red', sys.stderr)} {printable(error.message)}", file=sys.stderr)
-        if hint:
-            print(f"  {printable(hint)}", file=sys.stderr)
+        say_error(error)
+
+
+def problem_fields(error: FusecasError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint or _nearest_name(error),
+        "exit": error.exit_code,
+        "details": error.details,
+    }
+
+
+def say_error(error: FusecasError) -> None:
+    sys.stdout.flush()
+    print(f"{paint('fusecas:', 'red', sys.stderr)} {printable(error.message)}", file=sys.stderr)
+    if hint := error.hint or _nearest_name(error):
+        print(f"  {printable(hint)}", file=sys.stderr)
 
 
 def _print_document(document: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from fusecas.cli.executing import (
     Function,
     Outputs,
     Site,
+    become,
     execute_here,
     program_of,
     site,
@@ -139,6 +140,8 @@ def run(
 
     Example: fusecas run 'make test'
     """
+    from fusecas.runner import refuse_own_files
+
     if message is not None:
         check_message(message)
     program = program_of(text, paths, "run")
@@ -147,7 +150,13 @@ def run(
     with site(repo, ws, cwd, env, unset) as there, _input(stdin, there) as source:
         outputs = Outputs(call.as_json, call.json_lines)
         if there.outer is not None:
-            return run_nested(there, program, outputs, call, source)
+            if source is not None:
+                os.dup2(source.descriptor, 0)
+            if not call.as_json:
+                become(there, program)
+            result = run_nested(there, program, outputs)
+            return result, result["exit_code"]
+        refuse_own_files(there.place, reads=stdin == "-")
         came = run_one(there, program, wished, outputs, call, source)
     if source is None:
         warn_of_unused_stdin()
@@ -193,8 +202,6 @@ def run_one(
     from fusecas import runner
     from fusecas.executor import GRACE
 
-    runner.refuse_own_files(there.place, reads=source is not None)
-
     def began(begun: Mapping[str, Any]) -> None:
         fields = {name: begun[name] for name in ("run", "workspace", "cached")}
         outputs.tell("start", **fields)
@@ -231,12 +238,10 @@ def run_one(
     return came
 
 
-def run_nested(there: Site, program: "Program", outputs: Outputs, call: "Call", source: "Input | None") -> Any:
+def run_nested(there: Site, program: "Program", outputs: Outputs) -> dict[str, Any]:
     """As part of the run around us, which records what it does."""
-    if source is not None:
-        os.dup2(source.descriptor, 0)
     outputs.tell("start", run=there.outer, nested=True)
-    code, died_of = execute_here(there, program, outputs if call.as_json else None)
+    code, died_of = execute_here(there, program, outputs)
     outputs.finish()
     return {
         "nested": True,
@@ -249,7 +254,7 @@ def run_nested(there: Site, program: "Program", outputs: Outputs, call: "Call", 
         "exit_code": code,
         "signal": died_of,
         **outputs.as_json(),
-    }, code
+    }
 
 
 def _replay(folder: Path, came: "Came", outputs: Outputs) -> None:
