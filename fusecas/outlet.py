@@ -45,6 +45,7 @@ class Outlet:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._wake: Wake | None = None
+        self._is_idle = False
 
     def watch(self, wake: Wake | None) -> None:
         with self._changed:
@@ -66,12 +67,22 @@ class Outlet:
 
     def finish(self, patience: float | None = None) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not self._size, patience)
+            if not self._changed.wait_for(lambda: not self._size, patience):
+                return False
+            ending, self._thread = self._thread, None
+            self._is_idle = True
+            self._changed.notify_all()
+        if ending is not None:
+            ending.join()
+        self._is_idle = False
+        return True
 
     def _write(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting))
+                self._changed.wait_for(lambda: bool(self._waiting) or self._is_idle)
+                if not self._waiting:
+                    return
                 data = self._waiting.popleft()
             try:
                 write_all(self._descriptor, data)
