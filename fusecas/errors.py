@@ -82,6 +82,10 @@ class InUse(Refused):
     pass
 
 
+class StillRunning(InUse):
+    """A command is running in the workspace."""
+
+
 class AmbiguousPrefix(Refused):
     """A prefix that several ids share; `candidates` lists them (at most 20)."""
 

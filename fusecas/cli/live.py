@@ -108,7 +108,10 @@ def mountpoint(folder: Path | None, repository: Path) -> Path:
 
 
 def _start(words: list[str], repository: Path) -> None:
-    """Start the daemon, and wait until its mount answers or it has said why not."""
+    """Start the daemon, and wait until its mount answers or it has said why not. It is part of no run, though one may
+    have started it: it serves whoever comes."""
+    from fusecas.runner import RUN_VARIABLE
+
     run = repository / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     answer, say = os.pipe()
@@ -121,6 +124,7 @@ def _start(words: list[str], repository: Path) -> None:
             pass_fds=(say,),
             start_new_session=True,
             cwd="/",
+            env={name: value for name, value in os.environ.items() if not name.startswith(RUN_VARIABLE)},
         )
     os.close(say)
     starting.wait()

@@ -42,15 +42,15 @@ class Watch:
         self._known: dict[tuple[int, int], bool] = {}
 
     def changes(self, pid: int, ino: int, name: bytes) -> None:
-        if self.outsider is None and not self._is_insider(pid):
+        if self.outsider is None and not self.is_insider(pid):
             self.outsider = Outsider(_name_of(pid), pid, self._path_of(ino, name) or b"something")
 
     def writes(self, ino: int) -> None:
         if self.outsider is None and ino in self._held:
             self.outsider = Outsider("", 0, self._path_of(ino, b"") or b"something")
 
-    def _is_insider(self, pid: int) -> bool:
-        """Verdicts are kept by pid and start time: pids are used again."""
+    def is_insider(self, pid: int) -> bool:
+        """Whether it descends from the executor. Verdicts are kept by pid and start time: pids are used again."""
         way: list[tuple[int, int]] = []
         verdict = False
         while pid not in NOBODY:

@@ -27,6 +27,8 @@ class Request(NamedTuple):
 
     `pure`: whether all that it is run for is its output and exit code: then it may be served though it changes nothing.
     `serve`: whether a result that is known may be put in place; `keep`: whether this one may be, later.
+    `stdin`: the id of what it reads, if anything. `retry`: from where its last run began, which failed. `rollback`: if
+    it fails, what was there before is put back. `refuse_dirty`: not if anything is uncommitted.
     """
 
     program: Program
@@ -41,6 +43,10 @@ class Request(NamedTuple):
     keep: bool = True
     max_age: int | None = None
     pure: bool = False
+    stdin: bytes | None = None
+    retry: bool = False
+    rollback: bool = False
+    refuse_dirty: bool = False
 
     @property
     def command(self) -> str:
@@ -91,7 +97,7 @@ def keys_of(
         inputs=((b"/", "state", to_ref(stat_caches.key_state(snapshot, live.state, caches))),),
         touched=times.in_key(snapshot, live, policy.times, caches, time.time_ns()),
         env=digests(request.env, policy.ignore_env, request.place, secret),
-        stdin=None,
+        stdin=None if request.stdin is None else digest_of(request.stdin, secret),
         tty=False,
         umask=request.umask,
         privileged=request.privileged,

@@ -12,8 +12,8 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fusecas.errors import FusecasError, InUse, NotFound
-from fusecas.run import times
+from fusecas.errors import FusecasError, NotFound, Refused, StillRunning
+from fusecas.run import failed, times
 from fusecas.run.hits import Served, delta, why_not
 from fusecas.run.host import Host
 from fusecas.run.leftovers import end_all_of
@@ -73,7 +73,8 @@ class Outcome(NamedTuple):
 
 class Ended(NamedTuple):
     """What a run came to. `layer` is None if it failed or changed nothing; `edits`: of what was uncommitted before.
-    `mixed`: who else had a hand in it, if anybody: then it is never served."""
+    `mixed`: who else had a hand in it, if anybody: then it is never served. `put_back`: whether it failed, and what was
+    there before is there again."""
 
     layer: LayerId | None
     edits: LayerId | None
@@ -81,6 +82,7 @@ class Ended(NamedTuple):
     removed: int
     changed: int
     mixed: str | None
+    put_back: bool = False
 
 
 class HasMoved(Exception):
@@ -128,7 +130,7 @@ class Runs:
         with self._lock:
             number = self._running.get(workspace.id)
             if number is not None:
-                raise InUse(f"a command is running in workspace {workspace.name}", hint=f"run {number.hex()[:12]}")
+                raise still_running(workspace, number)
             self._moving[workspace.id] += 1
         try:
             yield
@@ -137,12 +139,18 @@ class Runs:
                 self._moving[workspace.id] -= 1
                 self._lock.notify_all()
 
+    def refuse_running(self) -> None:
+        """StillRunning if a command is, in any workspace."""
+        with self._lock:
+            for run in self._runs.values():
+                raise still_running(run.workspace, run.number)
+
     def begin(self, workspace: Workspace, request: Request, deed: Deed) -> Running | Served:
         """A hit, put in place; or the run to be executed, which `end` or `interrupt` then ends."""
         number = new_number()
         with self._lock:
-            if workspace.id in self._running:
-                raise InUse(f"a command is running in workspace {workspace.name} already", hint="wait for it")
+            if (other := self._running.get(workspace.id)) is not None:
+                raise still_running(workspace, other)
             self._running[workspace.id] = number
             self._lock.wait_for(lambda: not self._moving[workspace.id])
         try:
@@ -164,10 +172,14 @@ class Runs:
             return policy_of(snapshot, heads.read_head(snapshot, workspace.name).live.state, self._folder)
 
     def _begin(self, workspace: Workspace, request: Request, deed: Deed, number: bytes) -> Running | Served:
+        if request.retry:
+            self._go_back(workspace, request, deed)
         while True:
             workspace.seal()
             with self._store.read() as snapshot:
                 live = heads.read_head(snapshot, workspace.name).live
+                if request.refuse_dirty:
+                    refuse_dirty(snapshot, heads.read_head(snapshot, workspace.name))
                 policy = policy_of(snapshot, live.state, self._folder)
                 keys = keys_of(snapshot, live, request, policy, self._host, self._stat_caches)
                 known = [(key, snapshot.result(key.id)) for key in keys.all] if request.serve else []
@@ -186,6 +198,25 @@ class Runs:
                 )
                 transaction.set_record(number, record)
             return Running(number, workspace, request, policy, keys, started, deed, near, refused)
+
+    def _go_back(self, workspace: Workspace, request: Request, deed: Deed) -> None:
+        """To where the last run of this command began. What was left by it is kept by the operation."""
+        with self._store.read() as snapshot:
+            record = failed.to_retry(snapshot, workspace.id, request.program)
+
+        def find(_snapshot: Snapshot, head: Head) -> Target:
+            return Target(head.workspace.layer, record.base, record.base_times, head.live.baseline)
+
+        workspace.bring("retry", find, deed)
+
+    def _put_back(self, run: Running, deed: Deed) -> None:
+        """What was there before a run that failed, as it was; what it had made is kept by the operation."""
+        base = run.keys.live
+
+        def find(_snapshot: Snapshot, head: Head) -> Target:
+            return Target(head.workspace.layer, base.state, base.times, base.baseline)
+
+        run.workspace.bring("rollback", find, deed)
 
     def _serve(
         self,
@@ -238,6 +269,9 @@ class Runs:
                 session.flush()
                 says_path = any(_holds(each, run.request.place) for each in self.logs(number))
                 ended = self._end(run, outcome, outputs, says_path, deed)
+            if outcome.exit and run.request.rollback:
+                self._put_back(run, deed)
+                ended = ended._replace(put_back=True)
         except BaseException:
             self._interrupt(run)
             raise
@@ -338,6 +372,8 @@ class Runs:
                 record = snapshot.record(run.number)
             if record is not None and record.status == RUNNING:
                 self._set_interrupted(run.number, record, run.workspace, run.deed)
+                if run.request.rollback:
+                    self._put_back(run, run.deed)
         finally:
             self._done(run)
 
@@ -392,7 +428,19 @@ def edit_layer(transaction: Transaction, head: Head) -> LayerId | None:
     if head.live.state == heads.state_of(transaction, head.workspace.layer):
         return None
     live = head.live
-    return heads.add_layer(transaction, head.workspace.layer, live.state, live.times, live.baseline)
+    message = failed.left_by(transaction, head)
+    return heads.add_layer(transaction, head.workspace.layer, live.state, live.times, live.baseline, message=message)
+
+
+def refuse_dirty(snapshot: Snapshot, head: Head) -> None:
+    if head.live.state != heads.state_of(snapshot, head.workspace.layer):
+        hint = "fusecas status shows it; fusecas commit makes a layer of it"
+        raise Refused(f"something is uncommitted in workspace {head.name}", hint=hint)
+
+
+def still_running(workspace: Workspace, number: bytes) -> StillRunning:
+    message = f"a command is running in workspace {workspace.name}"
+    return StillRunning(message, hint=f"it is run {number.hex()[:12]}", details={"run": number.hex()})
 
 
 def run_layer(
