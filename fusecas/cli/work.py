@@ -1,44 +1,87 @@
 """What is done in a workspace: status, commit, checkout, undo, redo."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from fusecas.cli import output
 from fusecas.cli.asking import ask, chosen_workspace, deed_of, ws_option
 from fusecas.cli.common import check_message, reading, repository_folder, verb
+from fusecas.errors import UsageError
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
 
 COUNTS = ("changed", "added", "removed")
-COLOURS = {"A": "green", "D": "red"}
+SIGNS = {"added": "+", "modified": "~", "deleted": "-", "touched": "t"}
+COLOURS = {"+": "green", "~": "yellow", "-": "red", "t": "cyan"}
 
 
 @verb("status")
+@click.option("--porcelain", is_flag=True, help="For scripts: always the same lines, and no others.")
+@click.option("-z", "zero", is_flag=True, help="With --porcelain: raw names, each line ended by NUL.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 if anything is uncommitted.")
 @ws_option
-def status(ws: str | None, call: "Call", repo: Path | None) -> Any:
+def status(porcelain: bool, zero: bool, exit_code: bool, ws: str | None, call: "Call", repo: Path | None) -> Any:
     """What has changed since the last layer, and where the workspace is mounted.
 
-    Letters: A added, D removed, M modified, T another kind of file, m only modes or attributes.
+    A line a path: + added, ~ modified (type: it is another kind of file; mode, owner, xattr: only that), - removed,
+    t touched: a file with a new time and nothing else new, which is nothing uncommitted, but make and run see it.
 
-    Example: fusecas status --json
+    --porcelain prints a sign, a space and the path from the workspace's root, with no colours, remarks or slashes
+    behind directories. A path that has other bytes than printable ASCII is in quotes, as git writes it.
+
+    Example: fusecas status --porcelain -z
     """
+    if zero and not porcelain:
+        raise UsageError("-z goes with --porcelain")
     found = ask(repository_folder(repo), "status", **chosen_workspace(ws))
     if not call.as_json:
-        is_mounted = found["mountpoint"] is not None
-        print(f"mounted at {output.path_text(path_of(found, 'mountpoint'))}" if is_mounted else "not mounted")
-        if found["failed"]:
-            print(output.paint("read-only: the disk has failed to store what was written", "red"))
-        for each in found["changes"]:
-            letter, path = each["letter"], output.path_text(path_of(each)) or "."
-            print(f"{output.paint(letter, COLOURS.get(letter, 'yellow'))} {path}{'/' if each['directory'] else ''}")
-        if not found["changes"]:
-            print("nothing uncommitted")
-    return found
+        lines = sorted(_status_lines(found), key=lambda each: each.path)
+        if porcelain:
+            _print_for_scripts(lines, zero)
+        else:
+            _print_status(found, lines)
+    return found, int(exit_code and not found["clean"])
+
+
+class StatusLine(NamedTuple):
+    """What is said of a path. `note`: more, for people."""
+
+    path: bytes
+    sign: str
+    note: str = ""
+
+
+def _status_lines(found: Mapping[str, Any]) -> Iterator[StatusLine]:
+    for field, sign in SIGNS.items():
+        for each in found[field]:
+            kinds = [kind for kind in each.get("kinds", ()) if kind != "modified"]
+            yield StatusLine(path_of(each), sign, f" ({', '.join(kinds)})" if kinds else "")
+
+
+def _print_status(found: Mapping[str, Any], lines: list[StatusLine]) -> None:
+    is_mounted = found["mountpoint"] is not None
+    print(f"mounted at {output.path_text(path_of(found, 'mountpoint'))}" if is_mounted else "not mounted")
+    if found["failed"]:
+        print(output.paint("read-only: the disk has failed to store what was written", "red"))
+    directories = {path_of(each) for each in found["changes"] if each["directory"]}
+    for path, sign, note in lines:
+        name = (output.path_text(path) or ".") + ("/" if path in directories else "")
+        print(f"{output.paint(sign, COLOURS[sign])} {name}{note}")
+    if found["clean"]:
+        print("nothing uncommitted")
+
+
+def _print_for_scripts(lines: list[StatusLine], zero: bool) -> None:
+    from fusecas.store.patch import quoted
+
+    for path, sign, _ in lines:
+        name = path or b"."
+        output.write_bytes(sign.encode() + b" " + (name + b"\0" if zero else quoted(name) + b"\n"))
 
 
 @verb("commit")
