@@ -1,16 +1,20 @@
 """Asking live workspaces: the daemon if one runs, else they are opened here for as long as the call takes."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.store.repository import Repository
 
 WORKSPACE_VARIABLE = "FUSECAS_WS"
+FOLDER = ".fusecas"
 
 ws_option = click.option(
     "--ws", metavar="NAME", help="Which workspace (default: $FUSECAS_WS, the one we are in, the mounted one, main)."
@@ -29,6 +33,33 @@ def _around(place: Path) -> str | None:
         above = folder.parent
         if (above.name, above.parent.name) == ("ws", ".fusecas") and os.path.islink(above.parent / "repo"):
             return folder.name
+    return None
+
+
+def paths_of(folder: Path, words: Sequence[str]) -> list[str]:
+    """Paths from the workspace's root, of what a person wrote: from where we are if that is in a workspace of this
+    repository, else from its root."""
+    return [_path_of(folder, word) for word in words]
+
+
+def _path_of(folder: Path, word: str) -> str:
+    place = Path(os.path.normpath(Path.cwd() / word))
+    root = _root_around(folder, place if word.startswith("/") else Path.cwd())
+    path = os.path.normpath(word) if root is None else os.path.relpath(place, root)
+    first = path.split("/")[0]
+    if first in ("", ".."):
+        raise UsageError(f"{word!r} is outside of the workspace")
+    if first == FOLDER:
+        raise UsageError(f"{word!r} is inside of {FOLDER}, which is no part of a workspace")
+    return "" if path == "." else path
+
+
+def _root_around(folder: Path, place: Path) -> Path | None:
+    """The root of the workspace that we are in, if it is one of this repository."""
+    for above in (place, *place.parents):
+        link = above / FOLDER / "repo"
+        if os.path.islink(link) and os.path.samefile(link, folder):
+            return above
     return None
 
 

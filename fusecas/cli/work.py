@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask, chosen_workspace, deed_of, ws_option
+from fusecas.cli.asking import ask, chosen_workspace, deed_of, paths_of, ws_option
 from fusecas.cli.common import check_message, reading, repository_folder, verb
 from fusecas.errors import UsageError
 from fusecas.wire import path_of
@@ -101,25 +101,71 @@ def commit(message: str | None, ws: str | None, call: "Call", repo: Path | None)
     return {**done, "changed": done["layer"] is not None}
 
 
-@verb("checkout")
-@click.argument("ref")
+@verb("checkout", takes_paths=True)
+@click.argument("words", nargs=-1, metavar="REF [-- PATH...]")
+@click.option("--discard", is_flag=True, help="Back to the head: throws away what is uncommitted, of PATHs or all.")
+@click.option("--touch", is_flag=True, help="What changes gets present times, in the order that it had.")
 @ws_option
-def checkout(ref: str, ws: str | None, call: "Call", repo: Path | None) -> Any:
+def checkout(
+    words: tuple[str, ...],
+    discard: bool,
+    touch: bool,
+    ws: str | None,
+    call: "Call",
+    repo: Path | None,
+    paths: tuple[str, ...] = (),
+) -> Any:
     """Put the layer REF in place, forward or back, whatever it is. What is uncommitted is kept; undo brings it back.
 
     Open files keep what they have. Layers that no name leads to any more stay: op log has them, and @{1} is the last.
 
-    Example: fusecas checkout @~1
+    With PATHs only these are put in place, as uncommitted changes with present times, and what REF has not is removed;
+    the workspace stays at its layer. checkout --discard [PATH...] does so from the layer that it is at. PATHs are seen
+    from where you are in the workspace, or from its root if you are outside.
+
+    A build folder outside the workspace knows nothing of old times that come back: --touch makes them present ones.
+
+    Example: fusecas checkout @~1 -- src/parser.c
     """
-    done = ask(repository_folder(repo), "checkout", ref=ref, **chosen_workspace(ws), **deed_of(call))
+    ref, chosen = _operands(words, paths, discard)
+    folder = repository_folder(repo)
+    only = {"paths": paths_of(folder, chosen)} if chosen else {}
+    done = ask(folder, "checkout", ref=ref, touch=touch, **only, **chosen_workspace(ws), **deed_of(call))
     if not call.as_json:
-        where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
-        print(f"at {where}: {names_text(done)}" if done["moved"] else f"at {where} already")
-        if done["aside"]:
-            print("what was uncommitted is set aside; fusecas undo brings it back")
-        if done["moved"]:
-            _say_what_is_left_behind(done["workspace"], repo)
+        if chosen or discard:
+            _say_what_came(done, ref, discard)
+        else:
+            _say_where(done, repo)
     return done
+
+
+def _operands(words: tuple[str, ...], paths: tuple[str, ...], discard: bool) -> tuple[str, tuple[str, ...]]:
+    """(the ref, the paths)."""
+    if discard:
+        return "@", words + paths
+    if not words:
+        raise UsageError("checkout takes a layer", hint="fusecas log lists them; @ is the one that you are at")
+    if len(words) > 1:
+        raise UsageError(f"{words[1]!r} is one word too many", hint=f"paths come after --: {words[0]} -- {words[1]}")
+    return words[0], paths
+
+
+def _say_what_came(done: Mapping[str, Any], ref: str, discard: bool) -> None:
+    if not done["moved"]:
+        print("nothing to discard" if discard else f"nothing differs from {output.printable(ref)}")
+    elif discard:
+        print(f"discarded what was uncommitted: {names_text(done)}; fusecas undo brings it back")
+    else:
+        print(f"from {output.printable(ref)}: {names_text(done)}")
+
+
+def _say_where(done: Mapping[str, Any], repo: Path | None) -> None:
+    where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
+    print(f"at {where}: {names_text(done)}" if done["moved"] else f"at {where} already")
+    if done["aside"]:
+        print("what was uncommitted is set aside; fusecas undo brings it back")
+    if done["moved"]:
+        _say_what_is_left_behind(done["workspace"], repo)
 
 
 def _say_what_is_left_behind(name: str, repo: Path | None) -> None:

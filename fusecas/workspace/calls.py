@@ -10,8 +10,10 @@ from typing import Any
 from fusecas.errors import UsageError
 from fusecas.parameters import REQUIRED, checked
 from fusecas.store import revisions
+from fusecas.store.heads import Head
 from fusecas.store.ids import ObjectId, StateId, TimesId
 from fusecas.store.snapshot import Snapshot
+from fusecas.workspace import going
 from fusecas.workspace.mover import Deed, Moved
 from fusecas.workspace.status import as_json
 from fusecas.workspace.status import status as status_of
@@ -46,12 +48,15 @@ def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 
 
 def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    given = checked(parameters, ref=(str, REQUIRED), **WHERE, **WHO)
+    given = checked(parameters, ref=(str, REQUIRED), paths=(list, None), touch=(bool, False), **WHERE, **WHO)
     workspace = _workspace(workspaces, given)
+    paths = None if given["paths"] is None else [_path(each) for each in given["paths"]]
 
-    def find(snapshot: Snapshot) -> Target:
+    def find(snapshot: Snapshot, head: Head) -> Target:
         found = revisions.resolve(snapshot, given["ref"], workspace.name)
-        return Target(found.layer, found.state, found.times, found.baseline)
+        if paths is None:
+            return going.whole(snapshot, head, found, touch=given["touch"])
+        return going.parts(snapshot, head, found, paths)
 
     return _moved(workspace, workspace.checkout(find, deed_of(given)))
 
@@ -143,6 +148,14 @@ def _id(text: str) -> ObjectId:
     if not ID.fullmatch(text):
         raise UsageError(f"{text[:ID_DIGITS]!r} is no id: that has {ID_DIGITS} hex digits")
     return ObjectId(bytes.fromhex(text))
+
+
+def _path(given: Any) -> bytes:
+    """From the workspace's root; that itself is ""."""
+    path = str(given).encode(errors="surrogateescape")
+    if path and any(each in (b"", b".", b"..") for each in path.split(b"/")):
+        raise UsageError(f"{given!r} is no path from the workspace's root", hint="such as src/main.c, or '' for all")
+    return path
 
 
 def _moved(workspace: Workspace, moved: Moved) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fusecas import _native
-from fusecas.store import heads, prolly, trees
+from fusecas.store import heads, trees
 from fusecas.store.diff import ChangeKind, diff_states, diff_trees
-from fusecas.store.ids import Kind
 from fusecas.store.kinds import Entry, EntryKind
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.touched import KINDS as TOUCHED_KINDS
@@ -193,22 +192,14 @@ class Comparison:
         """Whether it is as in the baseline, but for its time."""
         if self._baseline is None:
             return False
-        entry, time = trees.lookup(self._snapshot, self._baseline.state, path), self._time_then(path)
+        entry = trees.lookup(self._snapshot, self._baseline.state, path)
+        time = trees.time_at(self._snapshot, self._baseline.times, path)
         mtime, now = mtime_at(self._overlay, path), self._now(path)
         if entry is None or time is None or now is None or mtime is None or entry.kind not in TOUCHED_KINDS:
             return False
         old = Inode.of_entry(entry, self._live.owner)
         is_same = (old.kind, old.mode, old.what) == (now.kind, now.mode, now.what)
         return is_same and clamped(mtime) != time
-
-    def _time_then(self, path: bytes) -> int | None:
-        """In the baseline."""
-        times: bytes | None = None if self._baseline is None else self._baseline.times
-        timed = None
-        for name in path.split(b"/"):
-            timed = prolly.find(Kind.TIMES, times, name, self._snapshot.read_node)
-            times = None if timed is None else timed[2]
-        return None if timed is None else int(timed[1])
 
     def below_others(self) -> set[bytes]:
         """What differs in directories that have taken the place of others, beside what was changed in them since."""

@@ -431,10 +431,10 @@ class Workspace:
 
     # moving
 
-    def checkout(self, find: Callable[[Snapshot], Target], deed: Deed = Deed()) -> Moved:
+    def checkout(self, find: Find, deed: Deed = Deed()) -> Moved:
         """Put the state that `find` names in place. What was uncommitted is kept by the operation: undo brings it
         back. When it returns, it survives power loss, and nothing of the old state is seen any more."""
-        return self._move("checkout", deed, lambda snapshot, head: find(snapshot))
+        return self._move("checkout", deed, find)
 
     def undo(self, steps: int = 1, deed: Deed = Deed()) -> Moved:
         """Back to where the workspace stood before, step by step (undoing.py). As durable as a checkout."""
