@@ -1,6 +1,7 @@
 """Asking live workspaces: the daemon if one runs, else they are opened here for as long as the call takes."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 WORKSPACE_VARIABLE = "FUSECAS_WS"
 FOLDER = ".fusecas"
+LIVE = re.compile("@live(?![^:~])")
 
 ws_option = click.option(
     "--ws", metavar="NAME", help="Which workspace (default: $FUSECAS_WS, the one we are in, the mounted one, main)."
@@ -25,6 +27,34 @@ def chosen_workspace(ws: str | None) -> dict[str, str]:
     """As a parameter of a call; none if whoever answers is to choose."""
     name = ws or os.environ.get(WORKSPACE_VARIABLE) or _around(Path.cwd())
     return {} if name is None else {"ws": name}
+
+
+def current_workspace(call: "Call", folder: Path) -> str:
+    """The name of the workspace that a call is about if it does not say; the daemon knows which one is mounted."""
+    if call.workspace is None:
+        call.workspace = chosen_workspace(None).get("ws") or _mounted(folder)
+    return call.workspace
+
+
+def _mounted(folder: Path) -> str:
+    from fusecas.store.heads import DEFAULT
+
+    if not (folder / "run" / "socket").exists():
+        return DEFAULT
+    from fusecas.client import NoDaemon
+
+    try:
+        return str(_ask_daemon(folder, "place", {})["workspace"])
+    except NoDaemon:
+        return DEFAULT
+
+
+def seal_live(call: "Call", repo: Path | None, *refs: str) -> None:
+    """Before a snapshot is taken in which `@live` is to be found: what is uncommitted becomes a state."""
+    if any(LIVE.match(ref) for ref in refs):
+        from fusecas.cli.common import repository_folder
+
+        call.workspace = ask(repository_folder(repo), "seal", **chosen_workspace(None))["workspace"]
 
 
 def _around(place: Path) -> str | None:

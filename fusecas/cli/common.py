@@ -64,7 +64,8 @@ def verb(name: str, *, takes_paths: bool = False) -> Callable[[Function], click.
         def run(as_json: bool, debug: bool, repo: Path | None, **arguments: Any) -> int:
             call = Call.of(click.get_current_context())
             call.as_json = as_json or call.json_before
-            answer = function(call=call, repo=repo if repo is not None else call.repo, **arguments)
+            call.repo = repo if repo is not None else call.repo
+            answer = function(call=call, repo=call.repo, **arguments)
             result, code = answer if isinstance(answer, tuple) else (answer, 0)
             if call.as_json:
                 output.print_json(name, result)
@@ -143,9 +144,19 @@ def hold_back_stop(repository: "Repository") -> None:
 
 
 def resolve(snapshot: "Snapshot", text: str) -> "Revision":
-    from fusecas.store import revisions
+    from fusecas.store import heads, revisions
 
-    return revisions.resolve(snapshot, text, warn=output.note)
+    is_here = text.startswith("@") and text != "@empty"
+    current = this_workspace() if is_here else heads.DEFAULT
+    return revisions.resolve(snapshot, text, current, warn=output.note)
+
+
+def this_workspace() -> str:
+    """The name of the one that `@` stands for."""
+    from fusecas.cli.asking import current_workspace
+
+    call = Call.of(click.get_current_context())
+    return current_workspace(call, repository_folder(call.repo))
 
 
 def resolve_layer(snapshot: "Snapshot", text: str) -> "LayerId":
@@ -153,7 +164,9 @@ def resolve_layer(snapshot: "Snapshot", text: str) -> "LayerId":
     if revision.layer is None:
         from fusecas.errors import RefNotFound
 
-        raise RefNotFound(f"{text} is no layer: there is none yet", hint="fusecas import DIR makes one")
+        if text.startswith("@live"):
+            raise RefNotFound(f"{text} is no layer: something is uncommitted", hint="fusecas commit makes one")
+        raise RefNotFound(f"{text} is no layer: there is none yet", hint="fusecas commit or import DIR makes one")
     return revision.layer
 
 

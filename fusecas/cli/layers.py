@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask_of, chosen_workspace, deed_of
+from fusecas.cli.asking import ask_of, chosen_workspace, deed_of, seal_live
 from fusecas.cli.common import (
     FOLDER_PATH,
     check_message,
@@ -18,6 +18,7 @@ from fusecas.cli.common import (
     reading,
     resolve,
     resolve_layer,
+    this_workspace,
     verb,
     writing,
 )
@@ -145,6 +146,7 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call
     from fusecas.store.exporter import export_tree
     from fusecas.store.repository import own_files
 
+    seal_live(call, repo, ref)
     with opened(repo) as repository, progress("exporting", files) as tell:
         with repository.store.read() as snapshot:
             revision = resolve(snapshot, ref)
@@ -223,6 +225,7 @@ def list_layers(
 ) -> Any:
     from fusecas.store import history
 
+    seal_live(call, repo, ref)
     with reading(repo) as snapshot:
         layer = resolve(snapshot, ref).layer
         found: Iterator[HistoryEntry] = history.entries(snapshot, layer)
@@ -291,7 +294,7 @@ def head(call: "Call", repo: Path | None) -> Any:
     from fusecas.store.kinds import Layer
 
     with reading(repo) as snapshot:
-        found = heads.read_head(snapshot)
+        found = heads.read_head(snapshot, this_workspace())
         layer = found.workspace.layer
         core = None if layer is None else Layer.decode(snapshot.read_node(layer, Kind.LAYER))
     kind, instruction = ("empty", "") if core is None else describe(core)
@@ -319,6 +322,7 @@ def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
     from fusecas.store.ids import Kind
     from fusecas.store.kinds import Layer
 
+    seal_live(call, repo, ref)
     with reading(repo) as snapshot:
         layer = resolve_layer(snapshot, ref)
         core = Layer.decode(snapshot.read_node(layer, Kind.LAYER))
@@ -399,6 +403,7 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
 
     if delete and (ref is not None or force):
         raise UsageError("tag -d takes a name only")
+    seal_live(call, repo, ref or "@")
     with writing(repo) as repository:
         layer = None
         if not delete:

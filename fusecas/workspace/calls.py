@@ -47,6 +47,11 @@ def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     }
 
 
+def seal(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
+    workspace = _workspace(workspaces, checked(parameters, **WHERE))
+    return {"workspace": workspace.name, "state": workspace.seal().hex()}
+
+
 def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     given = checked(parameters, ref=(str, REQUIRED), paths=(list, None), touch=(bool, False), **WHERE, **WHO)
     workspace = _workspace(workspaces, given)
@@ -114,6 +119,7 @@ def ws_rm(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 CALLS: dict[str, Call] = {
     "status": status,
     "commit": commit,
+    "seal": seal,
     "checkout": checkout,
     "undo": undo,
     "redo": redo,
