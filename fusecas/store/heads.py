@@ -99,9 +99,9 @@ def all_heads(reader: Snapshot) -> Iterator[Head]:
         yield read_head(reader, ref.removeprefix(NAMESPACE))
 
 
-def remove_head(transaction: Transaction, head: Head, argv: Sequence[bytes], actor: str) -> None:
+def remove_head(transaction: Transaction, head: Head, argv: Sequence[bytes], actor: str, verb: str = "ws rm") -> None:
     """The operation keeps where it stood."""
-    transaction.operate("ws rm", argv, actor, [Move(head.ref, head.id, None, head.live.pair, None)])
+    transaction.operate(verb, argv, actor, [Move(head.ref, head.id, None, head.live.pair, None)])
     transaction.set_live(head.workspace.id, None)
 
 

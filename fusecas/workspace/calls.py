@@ -15,6 +15,7 @@ from fusecas.store.ids import ObjectId, StateId, TimesId
 from fusecas.store.snapshot import Snapshot
 from fusecas.workspace import going
 from fusecas.workspace.mover import Deed, Moved
+from fusecas.workspace.reverting import Moving, nothing_held, revert
 from fusecas.workspace.status import as_json
 from fusecas.workspace.status import status as status_of
 from fusecas.workspace.target import Target
@@ -116,6 +117,21 @@ def ws_rm(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     return {"workspace": given["name"]}
 
 
+def op_revert(workspaces: Workspaces, parameters: Parameters, moving: Moving = nothing_held) -> dict[str, Any]:
+    given = checked(parameters, operation=(int, REQUIRED), **WHO)
+    done = revert(workspaces, given["operation"], deed_of(given), moving)
+    fields = {} if done.moved is None or done.workspace is None else _moved_fields(done.workspace, done.moved)
+    return {
+        "operation": done.operation.number,
+        "verb": done.operation.verb,
+        "refs": [move.ref for move in done.operation.moves],
+        "workspace": done.workspace,
+        "removed_workspace": done.removed,
+        "restored_workspace": done.restored,
+        **fields,
+    }
+
+
 CALLS: dict[str, Call] = {
     "status": status,
     "commit": commit,
@@ -127,6 +143,7 @@ CALLS: dict[str, Call] = {
     "fork": fork,
     "ws.create": ws_create,
     "ws.rm": ws_rm,
+    "op.revert": op_revert,
 }
 MOVING = ("commit", "checkout", "undo", "redo", "put_layer")
 """What must wait while a command is running there."""
@@ -165,8 +182,12 @@ def _path(given: Any) -> bytes:
 
 
 def _moved(workspace: Workspace, moved: Moved) -> dict[str, Any]:
+    return _moved_fields(workspace.name, moved)
+
+
+def _moved_fields(name: str, moved: Moved) -> dict[str, Any]:
     return {
-        "workspace": workspace.name,
+        "workspace": name,
         "layer": None if moved.layer is None else moved.layer.hex(),
         "state": moved.state.hex(),
         "moved": moved.operation is not None,

@@ -409,12 +409,12 @@ class Workspace:
             source = source._replace(live=source.live._replace(next_inode=self.overlay.next_inode))
             heads.fork_head(transaction, source, name, made, shares, *deed)
 
-    def remove(self, deed: Deed = Deed()) -> None:
+    def remove(self, deed: Deed = Deed(), verb: str = "ws rm") -> None:
         """The workspace is no more; what is open in it can still be read, and nothing can be made any more."""
 
         def publish(transaction: Transaction, sealed: Sealed | None) -> Committed:
             done = self._to_state(transaction, sealed)
-            heads.remove_head(transaction, heads.read_head(transaction, self.name), *deed)
+            heads.remove_head(transaction, heads.read_head(transaction, self.name), *deed, verb=verb)
             return done
 
         with self._sealing:
