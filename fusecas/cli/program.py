@@ -14,6 +14,7 @@ VERBS = {
     "init": ("repository", "Make a repository here."),
     "mount": ("live", "Mount the workspace as a directory."),
     "umount": ("live", "Unmount it; what is uncommitted stays."),
+    "path": ("live", "Where the workspace is mounted."),
     "run": ("run", "Run a command; its changes become a layer."),
     "runs": ("runs", "What was run: when, how long, what it came to."),
     "logs": ("runs", "What a command has said."),
@@ -22,6 +23,7 @@ VERBS = {
     "checkout": ("work", "Put a layer in place, forward or back."),
     "undo": ("work", "Take back what was done last."),
     "redo": ("work", "Do it again."),
+    "reset": ("reset", "Other names of checkout; --all removes the repository."),
     "fork": ("workspaces", "A new workspace with all that is here."),
     "ws": ("workspaces", "All workspaces of this repository."),
     "import": ("layers", "Make a layer from a plain folder."),
@@ -46,11 +48,12 @@ VERBS = {
     "verify": ("repository", "Check stored bytes."),
     "gc": ("repository", "Remove what nothing needs."),
     "stats": ("repository", "Sizes and counts."),
+    "completion": ("completion", "What makes a shell complete our words."),
     "doctor": ("doctor", "What is missing on this machine, and how to get it."),
 }
 SECTIONS = {
-    "Start": ("init", "mount", "umount", "import", "export"),
-    "Work": ("run", "status", "commit", "checkout", "undo", "redo"),
+    "Start": ("init", "mount", "umount", "path", "import", "export", "completion"),
+    "Work": ("run", "status", "commit", "checkout", "undo", "redo", "reset"),
     "Fork": ("fork", "ws"),
     "Look": ("runs", "logs", "head", "log", "history", "inspect", "ls", "cat", "diff"),
     "Name": ("tag", "tags"),
@@ -159,7 +162,7 @@ def run(words: list[str]) -> int:
 
 def _answer(call: Call) -> int:
     if COMPLETION in os.environ:
-        fusecas.main(call.words, prog_name="fusecas")
+        fusecas.main(call.words, prog_name="fusecas", obj=call)
     with fusecas.make_context("fusecas", list(call.words), obj=call) as context:
         result = fusecas.invoke(context)
     return result if isinstance(result, int) else 0

@@ -128,14 +128,21 @@ def checkout(
     Example: fusecas checkout @~1 -- src/parser.c
     """
     ref, chosen = _operands(words, paths, discard)
+    if not chosen and not discard:
+        return go_to(ref, ws, call, repo, touch=touch)
     folder = repository_folder(repo)
     only = {"paths": paths_of(folder, chosen)} if chosen else {}
     done = ask(folder, "checkout", ref=ref, touch=touch, **only, **chosen_workspace(ws), **deed_of(call))
     if not call.as_json:
-        if chosen or discard:
-            _say_what_came(done, ref, discard)
-        else:
-            _say_where(done, repo)
+        _say_what_came(done, ref, discard)
+    return done
+
+
+def go_to(ref: str, ws: str | None, call: "Call", repo: Path | None, *, touch: bool = False) -> dict[str, Any]:
+    """The workspace is at REF then."""
+    done = ask(repository_folder(repo), "checkout", ref=ref, touch=touch, **chosen_workspace(ws), **deed_of(call))
+    if not call.as_json:
+        _say_where(done, repo)
     return done
 
 

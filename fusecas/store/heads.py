@@ -34,7 +34,8 @@ class Head(NamedTuple):
 def read_head(reader: Snapshot, name: str = DEFAULT) -> Head:
     found = reader.get_ref(NAMESPACE + check_name(name))
     if found is None:
-        raise RefNotFound(f"no workspace {name}", details={"name": name})
+        known = [ref.removeprefix(NAMESPACE) for ref, _ in reader.list_refs(NAMESPACE)]
+        raise RefNotFound(f"no workspace {name}", details={"name": name, "known": known})
     workspace = Workspace.decode(reader.read_node(found.target, Kind.WORKSPACE))
     live = reader.get_live(workspace.id)
     if live is None:
