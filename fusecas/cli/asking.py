@@ -73,6 +73,8 @@ def paths_of(folder: Path, words: Sequence[str]) -> list[str]:
 
 
 def _path_of(folder: Path, word: str) -> str:
+    if not word:  # not the root: a variable that was not set is no wish for everything
+        raise UsageError("a path is empty", hint=". is everything here")
     place = Path(os.path.normpath(Path.cwd() / word))
     root = _root_around(folder, place if word.startswith("/") else Path.cwd())
     path = os.path.normpath(word) if root is None else os.path.relpath(place, root)

@@ -10,7 +10,8 @@ import click
 
 class Call:
     """Belongs to the context of click. `verb` is known once its words were read; `repo` and `json_before` are what
-    stood before it. `workspace`: the one that is meant by @, once somebody has asked (asking.py)."""
+    stood before it. `workspace`: the one that is meant by @, once somebody has asked (asking.py). `wants_dates`: when
+    something was, not how long ago."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
@@ -18,6 +19,7 @@ class Call:
         self.repo: Path | None = None
         self.json_before = False
         self.workspace: str | None = None
+        self.wants_dates = False
         # Asked of the words themselves: a call that can't be parsed is answered in JSON too.
         self.as_json = self._flag("--json")
         self.debug = self._flag("--debug")

@@ -195,8 +195,17 @@ def check_message(message: str) -> None:
 # ---- lists
 
 
+def _want_dates(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    Call.of(context).wants_dates = value
+
+
+dates_option = click.option(
+    "--dates", is_flag=True, expose_value=False, callback=_want_dates, help="When, not how long ago."
+)
+
+
 def list_options(*fields: str) -> Callable[[Function], Function]:
-    """--sort (one of the fields), --desc, --limit, --offset."""
+    """--sort (one of the fields), --desc, --limit, --offset; --dates."""
 
     def decorate(function: Function) -> Function:
         options = (
@@ -209,7 +218,7 @@ def list_options(*fields: str) -> Callable[[Function], Function]:
         )
         for option in reversed(options):
             function = option(function)
-        return function
+        return dates_option(function)
 
     return decorate
 

@@ -13,6 +13,7 @@ from fusecas.cli.common import (
     FOLDER_PATH,
     check_message,
     chosen,
+    dates_option,
     list_options,
     opened,
     reading,
@@ -313,6 +314,7 @@ def head(call: "Call", repo: Path | None) -> Any:
 
 @verb("inspect")
 @click.argument("ref", default="@")
+@dates_option
 def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
     """All about the layer REF (default: the head): what made it, from what, how large it is.
 

@@ -189,6 +189,7 @@ def _usage_error(error: click.ClickException) -> UsageError:
     help_line = None if context is None else f"{context.command_path} --help"
     near = getattr(error, "possibilities", None)
     message = error.message if near else error.format_message()
+    message = " ".join(message.split())  # click gives what can be chosen a line each
     message = message[:1].lower() + message[1:].rstrip(".")
     return UsageError(message, hint=f"did you mean {near[0]}?" if near else help_line)
 

@@ -253,7 +253,9 @@ def test_touch_leaves_alone_what_is_the_same(standing: Mounted) -> None:
 # ---- wrong calls
 
 
-@pytest.mark.parametrize("words", [[], ["first", "src"], ["--discard", "../x"], ["first", "--", "/etc"]])
+@pytest.mark.parametrize(
+    "words", [[], ["first", "src"], ["--discard", "../x"], ["--discard", ""], ["first", "--", "/etc"]]
+)
 def test_a_wrong_call_says_what_is_wrong(standing: Mounted, words: list[str]) -> None:
     before = tree(standing.work)
     answer = standing.run("checkout", *words)
