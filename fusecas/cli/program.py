@@ -45,6 +45,7 @@ VERBS = {
     "abbrev": ("objects", "The shortest prefix that names an object."),
     "closure": ("objects", "Everything that an object needs."),
     "refs": ("objects", "What an object refers to."),
+    "rebuild": ("rebuild", "Check the layers behind the workspace, and mend it."),
     "verify": ("repository", "Check stored bytes."),
     "gc": ("repository", "Remove what nothing needs."),
     "stats": ("repository", "Sizes and counts."),
@@ -57,7 +58,7 @@ SECTIONS = {
     "Fork": ("fork", "ws"),
     "Look": ("runs", "logs", "head", "log", "history", "inspect", "ls", "cat", "diff"),
     "Name": ("tag", "tags"),
-    "Keep": ("op", "verify", "gc", "stats", "doctor"),
+    "Keep": ("op", "rebuild", "verify", "gc", "stats", "doctor"),
     "Objects": ("put", "get", "has", "hash", "abbrev", "closure", "refs"),
 }
 OF_THEIR_COMMAND = ("run",)
