@@ -63,21 +63,18 @@ class Restoring:
 
     def _linked(self, core: State, load: Loader, save: Saver) -> State:
         """With the groups as they must be then, and marks on exactly the entries that are in one."""
-        now, wanted = self._groups(self._live), self._wanted_groups()
+        now, source = _groups(self._live, load), _groups(self._source, load)
+        wanted = self._wanted_groups(now, source)
         links = {path: wanted.get(path) for path in now.keys() | wanted.keys() if now.get(path) != wanted.get(path)}
         marks: dict[bytes, Entry | None] = {}
-        for path in now.keys() | wanted.keys() | self._groups(self._source).keys():
+        for path in now.keys() | source.keys():
             entry = _find(core, path, load)
             if entry is not None and entry.linked != (path in wanted):
                 ext = {key: value for key, value in (entry.ext or {}).items() if key != "L"}
                 marks[path] = entry._replace(ext=({**ext, "L": True} if path in wanted else ext) or None)
         return trees.edit(core, marks, links, load, save)
 
-    def _groups(self, core: State) -> Groups:
-        return dict(prolly.entries(Kind.LINKS, core.links, self._snapshot.read_node))
-
-    def _wanted_groups(self) -> Groups:
-        live, source = self._groups(self._live), self._groups(self._source)
+    def _wanted_groups(self, live: Groups, source: Groups) -> Groups:
         # A file of several names that is the same in both: those that are not brought stay names of it.
         same = {group for path, group in source.items() if self._is_brought(path) and self._stays(path, live, group)}
         members: dict[tuple[bool, bytes], list[bytes]] = defaultdict(list)
@@ -98,6 +95,10 @@ class Restoring:
 
     def _is_brought(self, path: bytes) -> bool:
         return any(not each or path == each or path.startswith(each + b"/") for each in self._paths)
+
+
+def _groups(core: State, load: Loader) -> Groups:
+    return dict(prolly.entries(Kind.LINKS, core.links, load))
 
 
 def _find(core: State, path: bytes, load: Loader) -> Entry | None:
