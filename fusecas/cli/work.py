@@ -59,8 +59,8 @@ class StatusLine(NamedTuple):
 def _status_lines(found: Mapping[str, Any]) -> Iterator[StatusLine]:
     for field, sign in SIGNS.items():
         for each in found[field]:
-            kinds = [kind for kind in each.get("kinds", ()) if kind != "modified"]
-            yield StatusLine(path_of(each), sign, f" ({', '.join(kinds)})" if kinds else "")
+            kinds = each.get("kinds", ["modified"])
+            yield StatusLine(path_of(each), sign, "" if "modified" in kinds else f" ({', '.join(kinds)})")
 
 
 def _print_status(found: Mapping[str, Any], lines: list[StatusLine]) -> None:

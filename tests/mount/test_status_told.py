@@ -17,6 +17,7 @@ def changed(mounted: Mounted) -> Mounted:
         (work / name).write_text("one")
     committed(mounted, "first")
     (work / "content").write_text("two")
+    (work / "content").chmod(0o755)
     (work / "gone").unlink()
     (work / "mode").chmod(0o600)
     (work / "kind").unlink()
@@ -53,7 +54,7 @@ def test_json_has_lists_by_what_was_done(changed: Mounted) -> None:
     found = changed.ok("status", "--json").result
     for sign, field in (("+", "added"), ("~", "modified"), ("-", "deleted")):
         assert [each["path"] for each in found[field]] == PATHS[sign]
-    assert [each["kinds"] for each in found["modified"]] == [["modified"], ["type"], ["mode"], ["xattr"]]
+    assert [each["kinds"] for each in found["modified"]] == [["mode", "modified"], ["type"], ["mode"], ["xattr"]]
     assert (found["touched"], found["clean"]) == ([], False)
     committed(changed, "second")
     found = changed.ok("status", "--json").result
