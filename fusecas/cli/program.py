@@ -14,6 +14,8 @@ VERBS = {
     "init": ("repository", "Make a repository here."),
     "mount": ("live", "Mount the workspace as a directory."),
     "umount": ("live", "Unmount it; what is uncommitted stays."),
+    "adopt": ("adopt", "Make a workspace of a folder that is there."),
+    "release": ("adopt", "Make a plain folder of it again."),
     "run": ("run", "Run a command; its changes become a layer."),
     "runs": ("runs", "What was run: when, how long, what it came to."),
     "logs": ("runs", "What a command has said."),
@@ -49,7 +51,7 @@ VERBS = {
     "doctor": ("doctor", "What is missing on this machine, and how to get it."),
 }
 SECTIONS = {
-    "Start": ("init", "mount", "umount", "import", "export"),
+    "Start": ("init", "adopt", "release", "mount", "umount", "import", "export"),
     "Work": ("run", "status", "commit", "checkout", "undo", "redo"),
     "Fork": ("fork", "ws"),
     "Look": ("runs", "logs", "head", "log", "history", "inspect", "ls", "cat", "diff"),

@@ -136,7 +136,8 @@ def _repository(repo: Path | None) -> Path:
     from fusecas.store.repository import FOLDER, Repository
 
     with Repository.create(Path(FOLDER).absolute()) as made:
-        output.note(f"made {made.folder}; working in {FOLDER}/work (empty), not in this folder")
+        output.note(f"made {made.folder}")
+        output.note(f"working in {FOLDER}/work (empty), not in this folder; fusecas adopt . takes it over")
         return made.folder
 
 

@@ -1,0 +1,180 @@
+"""A folder becomes a workspace, and a workspace a folder again: adopt, release."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusecas.cli import output
+from fusecas.cli.asking import ask, deed_of
+from fusecas.cli.common import FOLDER_PATH, check_message, repository_folder, verb
+from fusecas.cli.live import end_daemon, mount_at, settled
+from fusecas.cli.progress import files, progress
+from fusecas.errors import UsageError
+
+if TYPE_CHECKING:
+    from fusecas.adopt.taking import Wishes
+    from fusecas.cli.call import Call
+    from fusecas.store.adopted import Places
+    from fusecas.workspace.importing import ImportedLayer
+
+
+@verb("adopt")
+@click.argument("folder", type=FOLDER_PATH, metavar="DIR")
+@click.option("-m", "--message", help="What to remember of its first layer.")
+@click.option("--lossy", is_flag=True, help="Even if something in it can't be kept: that is left out, and named.")
+@click.option("--force", is_flag=True, help="Even if others are in it, or write to it.")
+def adopt(folder: Path, message: str | None, lossy: bool, force: bool, call: "Call", repo: Path | None) -> Any:
+    """Take the folder DIR over: its files become a layer, and the workspace is mounted in its place.
+
+    The repository is made beside it, as DIR.fusecas. The folder as it was stays, as DIR.before-fusecas; remove it when
+    you like. What can't be kept is refused before anything is moved. fusecas release DIR gives a plain folder back.
+
+    Example: fusecas adopt .
+    """
+    from fusecas.adopt.checks import places_to_adopt, refuse_if_adopted
+    from fusecas.adopt.taking import Wishes
+    from fusecas.adopt.taking import adopt as take
+    from fusecas.store.adopted import Places, adopted_folder
+    from fusecas.workspace.mover import Deed
+
+    if repo is not None:
+        raise UsageError("adopt makes a repository of its own, DIR.fusecas", hint="fusecas adopt DIR, without --repo")
+    if message is not None:
+        check_message(message)
+    stands_in_it = Path.cwd().is_relative_to(os.path.realpath(folder))
+    argv, actor = call.deed()
+    with progress("adopting", files) as tell:
+        wishes = Wishes(lossy, force, message, Deed(argv, actor), output.note, tell)
+        places = Places(Path(os.path.realpath(folder)))
+        if _go_on(places, wishes):
+            found = None
+        else:
+            refuse_if_adopted(places)
+            _end_daemon_within(places)
+            found = take(places_to_adopt(folder), wishes)
+    assert adopted_folder(places.repository) == places.folder
+    mount_at(places.repository, places.folder)
+    if not call.as_json:
+        _say(places, found)
+    if stands_in_it:
+        output.note("this shell is still in the folder as it was: cd . goes into the workspace")
+    return _as_json(places, found)
+
+
+def _go_on(places: "Places", wishes: "Wishes") -> bool:
+    """Whether an adopt that was interrupted is done now. If it went back, all begins again."""
+    from fusecas.adopt.settling import settle
+    from fusecas.store.adopted import is_repository
+
+    done = False
+    for repository in (places.within, places.repository):
+        came = settle(repository, wishes) if is_repository(repository) else None
+        if came is not None:
+            output.note(came.said)
+            done = done or came.is_adopted
+    return done
+
+
+def _end_daemon_within(places: "Places") -> None:
+    """Of a repository in the folder: its workspace is mounted in there."""
+    from fusecas.client import NoDaemon
+    from fusecas.store.adopted import is_repository
+
+    if is_repository(places.within):
+        with suppress(NoDaemon):
+            end_daemon(places.within)
+
+
+def _say(places: "Places", found: "ImportedLayer | None") -> None:
+    if found is not None and found.layer is not None:
+        print(f"layer {output.paint(output.short(found.layer), 'yellow')}")
+    if found is not None:
+        print(f"{output.count(found.imported.files, 'file')}, {output.size_text(found.imported.size)}")
+    print(f"{output.printable(str(places.folder))} is a workspace; its repository is {_name(places.repository)}")
+    print(f"as it was: {_name(places.before)}, to be removed when you like")
+
+
+def _name(path: Path) -> str:
+    return output.printable(str(path))
+
+
+def _as_json(places: "Places", found: "ImportedLayer | None") -> dict[str, Any]:
+    return {
+        **output.path_fields(os.fsencode(places.folder), "folder"),
+        **output.path_fields(os.fsencode(places.repository), "repository"),
+        **output.path_fields(os.fsencode(places.before), "before"),
+        "layer": None if found is None else output.hex_or_none(found.layer),
+        "files": None if found is None else found.imported.files,
+        "directories": None if found is None else found.imported.directories,
+        "size": None if found is None else found.imported.size,
+    }
+
+
+@verb("release")
+@click.argument("folder", type=FOLDER_PATH, metavar="[DIR]", required=False)
+@click.option("--lossy", is_flag=True, help="Even if something can't be set here: that is left out, and named.")
+def release(folder: Path | None, lossy: bool, call: "Call", repo: Path | None) -> Any:
+    """Give the adopted folder DIR (default: the one around here) back as a plain folder, with all that is in it now.
+
+    Nobody may be in it: cd .. first. What is uncommitted becomes a layer. The repository stays beside it, as
+    DIR.fusecas: fusecas adopt goes on with it. The folder as it was before, DIR.before-fusecas, is left alone.
+
+    Example: fusecas release project
+    """
+    from fusecas.adopt.giving import Terms
+    from fusecas.adopt.giving import release as give
+    from fusecas.client import NoDaemon
+    from fusecas.workspace.mover import Deed
+
+    repository = _repository_of(folder, repo)
+    settled(repository)
+
+    def commit() -> None:
+        done = ask(repository, "commit", message=None, **deed_of(call))
+        if done["layer"] is not None:
+            output.note(f"what was uncommitted is layer {output.short(bytes.fromhex(done['layer']))}")
+
+    def unmount() -> None:
+        with suppress(NoDaemon):
+            end_daemon(repository)
+
+    argv, actor = call.deed()
+    with progress("releasing", files) as tell:
+        came = give(repository, Terms(commit, unmount, lossy, Deed(argv, actor), tell))
+    places, exported = came.places, came.exported
+    for path, what, why in exported.unset:
+        output.note(f"could not set {what} of {output.path_text(path) or '/'}: {why}")
+    has_before = os.path.lexists(places.before)
+    if not call.as_json:
+        print(f"{output.count(exported.files, 'file')}, {output.size_text(exported.size)}")
+        print(f"{_name(places.folder)} is a plain folder; its repository stays: {_name(places.repository)}")
+        if has_before:
+            print(f"as it was before it was adopted: {_name(places.before)}")
+        if came.others:
+            print(f"other workspaces stay in the repository: {output.printable(', '.join(came.others))}")
+    return {
+        **output.path_fields(os.fsencode(places.folder), "folder"),
+        **output.path_fields(os.fsencode(places.repository), "repository"),
+        **(output.path_fields(os.fsencode(places.before), "before") if has_before else {"before": None}),
+        "layer": output.hex_or_none(came.layer),
+        "files": exported.files,
+        "directories": exported.directories,
+        "size": exported.size,
+        "workspaces": came.others,
+    }
+
+
+def _repository_of(folder: Path | None, repo: Path | None) -> Path:
+    from fusecas.store.repository import find
+
+    if folder is None:
+        return repository_folder(repo).absolute()
+    if repo is not None:
+        raise UsageError("DIR and --repo both name what is to be released", hint="give one of them")
+    return find(Path(os.path.realpath(folder)))
+
+
+COMMANDS = {"adopt": adopt, "release": release}

@@ -1,0 +1,55 @@
+"""A project in a folder of its own, to be adopted by the real program; nothing of it is left behind."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adopt import hostile
+from tests.cli.calling import Answer
+from tests.mount.conftest import Mounted, end
+
+
+class Project(Mounted):
+    """`work` is the folder, `repository` where its repository is once it is adopted."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.work = folder / "project"
+        self.repository = folder / "project.fusecas"
+        self.before = folder / "project.before-fusecas"
+        self.new = folder / "project.new"
+        self.released = folder / "project.released-new"
+
+    def adopt(self, *options: str) -> Answer:
+        return self.ok("adopt", "project", *options)
+
+    def release(self, *options: str) -> Answer:
+        return self.ok("release", "project", *options)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.folder))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """A few files."""
+    place = Project(tmp_path / "place")
+    (place.work / "src").mkdir(parents=True)
+    (place.work / "src" / "main.c").write_text("int main(void) { return 0; }\n")
+    (place.work / "README").write_text("hello\n")
+    os.link(place.work / "README", place.work / "src" / "README")
+    yield place
+    end(place)
+    log = place.repository / "run" / "log"
+    complaints = [line for line in log.read_text().splitlines() if " ERROR " in line] if log.exists() else []
+    assert complaints == [], "\n".join(complaints)
+
+
+@pytest.fixture
+def full(project: Project) -> Project:
+    """All that folders can have."""
+    hostile.make(project.work)
+    return project
