@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fusecas.adopt.exchange import move, remove_copy
-from fusecas.adopt.taking import Wishes, finish, keeping_times
+from fusecas.adopt.taking import Wishes, finish, set_time
 from fusecas.adopt.turns import inode_of, turn
 from fusecas.errors import Refused
 from fusecas.store.adopted import Note, Places, Step, remove_pointer_folder
@@ -57,8 +57,8 @@ def _back(places: Places, note: Note) -> Path:
     repository = places.repository
     if note.within:
         if not os.path.lexists(places.within):
-            with keeping_times(places.folder):
-                move(repository, places.within)
+            move(repository, places.within)
+        set_time(places.folder, note)
         repository = places.within
     Note.remove(repository)
     return repository

@@ -48,12 +48,19 @@ def adopt(places: Places, wishes: Wishes) -> ImportedLayer:
     with ExitStack() as held:
         folder = held.enter_context(_repository(places))
         taken = _import_first(held, folder, places, wishes)
-        note = Note(Step.ADOPTING, places.folder.name, places.folder.stat().st_ino, taken.seen, folder == places.within)
+        note = _note(places, folder, taken)
         note.write(folder)
         take_place(places, note)
         with Repository.open(places.repository) as repository:
             finish(repository, places, note, wishes)
     return taken.found
+
+
+def _note(places: Places, repository: Path, taken: Taken) -> Note:
+    found = places.folder.stat()
+    is_within = repository == places.within
+    mtime = found.st_mtime_ns if is_within else None
+    return Note(Step.ADOPTING, places.folder.name, found.st_ino, taken.seen, is_within, mtime)
 
 
 @contextmanager
@@ -162,8 +169,8 @@ def _put_in_place(repository: Repository, imported: Imported, wishes: Wishes) ->
 def take_place(places: Places, note: Note) -> None:
     """Steps 4 to 6, after the note."""
     if note.within:
-        with keeping_times(places.folder):
-            move(places.within, places.repository)
+        move(places.within, places.repository)
+        set_time(places.folder, note)
     make_pointer_folder(places.new, places.repository)
     exchange(places.folder, places.new)
 
@@ -173,15 +180,14 @@ def finish(repository: Repository, places: Places, note: Note, wishes: Wishes) -
     daemon's lock."""
     if inode_of(places.before) != note.inode:
         move(places.new, places.before)
+    set_time(places.before, note)
     if look_at(places.before).seen != note.seen:
         _import_once(repository, places.before, None, wishes, refuse=False)
         wishes.tell("something was changed while it was adopted: that is a layer of its own")
-    note._replace(step=Step.ADOPTED, inode=None, seen=None, within=False).write(places.repository)
+    Note(Step.ADOPTED, note.name).write(places.repository)
 
 
-@contextmanager
-def keeping_times(folder: Path) -> Iterator[None]:
-    """Of a folder out of or into which the repository is moved."""
-    there = os.stat(folder)
-    yield
-    os.utime(folder, ns=(there.st_atime_ns, there.st_mtime_ns))
+def set_time(folder: Path, note: Note) -> None:
+    """As if no repository had been moved out of it, or into it."""
+    if note.mtime is not None:
+        os.utime(folder, ns=(folder.stat().st_atime_ns, note.mtime))

@@ -9,12 +9,13 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.asking import ask, deed_of
-from fusecas.cli.common import FOLDER_PATH, check_message, repository_folder, verb
-from fusecas.cli.live import end_daemon, mount_at, settled
+from fusecas.cli.common import FOLDER_PATH, check_message, repository_at, verb
+from fusecas.cli.live import end_daemon, mount_at
 from fusecas.cli.progress import files, progress
 from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
+    from fusecas.adopt.giving import Released
     from fusecas.adopt.taking import Wishes
     from fusecas.cli.call import Call
     from fusecas.store.adopted import Places
@@ -65,9 +66,9 @@ def adopt(folder: Path, message: str | None, lossy: bool, force: bool, call: "Ca
 
 
 def _go_on(places: "Places", wishes: "Wishes") -> bool:
-    """Whether an adopt that was interrupted is done now. If it went back, all begins again."""
+    """Whether an adopt that was interrupted is done now, but for the mount. If it went back, all begins again."""
     from fusecas.adopt.settling import settle
-    from fusecas.store.adopted import is_repository
+    from fusecas.store.adopted import is_pointer_folder, is_repository
 
     done = False
     for repository in (places.within, places.repository):
@@ -75,6 +76,9 @@ def _go_on(places: "Places", wishes: "Wishes") -> bool:
         if came is not None:
             output.note(came.said)
             done = done or came.is_adopted
+    if not done and os.path.isdir(places.folder) and is_pointer_folder(places.folder, places.repository):
+        output.note(f"{places.folder} is adopted already, and was not mounted")
+        done = True
     return done
 
 
@@ -103,9 +107,7 @@ def _name(path: Path) -> str:
 
 def _as_json(places: "Places", found: "ImportedLayer | None") -> dict[str, Any]:
     return {
-        **output.path_fields(os.fsencode(places.folder), "folder"),
-        **output.path_fields(os.fsencode(places.repository), "repository"),
-        **output.path_fields(os.fsencode(places.before), "before"),
+        **_place_fields(places),
         "layer": None if found is None else output.hex_or_none(found.layer),
         "files": None if found is None else found.imported.files,
         "directories": None if found is None else found.imported.directories,
@@ -124,13 +126,50 @@ def release(folder: Path | None, lossy: bool, call: "Call", repo: Path | None) -
 
     Example: fusecas release project
     """
-    from fusecas.adopt.giving import Terms
-    from fusecas.adopt.giving import release as give
+    from fusecas.store.adopted import Note, Places
+
+    repository = repository_at(folder, repo)
+    note = Note.read(repository)
+    came = None
+    if note is None or not _is_released_now(repository):
+        came = _give(repository, lossy, call)
+        places = came.places
+    else:
+        places = Places.of(repository, note)
+    has_before = os.path.lexists(places.before)
+    if not call.as_json:
+        if came is not None:
+            print(f"{output.count(came.exported.files, 'file')}, {output.size_text(came.exported.size)}")
+        print(f"{_name(places.folder)} is a plain folder; its repository stays: {_name(places.repository)}")
+        if has_before:
+            print(f"as it was before it was adopted: {_name(places.before)}")
+        if came is not None and came.others:
+            print(f"other workspaces stay in the repository: {output.printable(', '.join(came.others))}")
+    return {
+        **_place_fields(places),
+        **({} if has_before else {"before": None}),
+        "layer": None if came is None else output.hex_or_none(came.layer),
+        "files": None if came is None else came.exported.files,
+        "directories": None if came is None else came.exported.directories,
+        "size": None if came is None else came.exported.size,
+        "workspaces": None if came is None else came.others,
+    }
+
+
+def _is_released_now(repository: Path) -> bool:
+    """Whether a release that was interrupted was at its end; any other one is settled, and begins again."""
+    from fusecas.adopt.settling import settle
+
+    came = settle(repository)
+    if came is not None:
+        output.note(came.said)
+    return came is not None and not came.is_adopted
+
+
+def _give(repository: Path, lossy: bool, call: "Call") -> "Released":
+    from fusecas.adopt.giving import Terms, release
     from fusecas.client import NoDaemon
     from fusecas.workspace.mover import Deed
-
-    repository = _repository_of(folder, repo)
-    settled(repository)
 
     def commit() -> None:
         done = ask(repository, "commit", message=None, **deed_of(call))
@@ -143,38 +182,18 @@ def release(folder: Path | None, lossy: bool, call: "Call", repo: Path | None) -
 
     argv, actor = call.deed()
     with progress("releasing", files) as tell:
-        came = give(repository, Terms(commit, unmount, lossy, Deed(argv, actor), tell))
-    places, exported = came.places, came.exported
-    for path, what, why in exported.unset:
+        came = release(repository, Terms(commit, unmount, lossy, Deed(argv, actor), tell))
+    for path, what, why in came.exported.unset:
         output.note(f"could not set {what} of {output.path_text(path) or '/'}: {why}")
-    has_before = os.path.lexists(places.before)
-    if not call.as_json:
-        print(f"{output.count(exported.files, 'file')}, {output.size_text(exported.size)}")
-        print(f"{_name(places.folder)} is a plain folder; its repository stays: {_name(places.repository)}")
-        if has_before:
-            print(f"as it was before it was adopted: {_name(places.before)}")
-        if came.others:
-            print(f"other workspaces stay in the repository: {output.printable(', '.join(came.others))}")
+    return came
+
+
+def _place_fields(places: "Places") -> dict[str, Any]:
     return {
         **output.path_fields(os.fsencode(places.folder), "folder"),
         **output.path_fields(os.fsencode(places.repository), "repository"),
-        **(output.path_fields(os.fsencode(places.before), "before") if has_before else {"before": None}),
-        "layer": output.hex_or_none(came.layer),
-        "files": exported.files,
-        "directories": exported.directories,
-        "size": exported.size,
-        "workspaces": came.others,
+        **output.path_fields(os.fsencode(places.before), "before"),
     }
-
-
-def _repository_of(folder: Path | None, repo: Path | None) -> Path:
-    from fusecas.store.repository import find
-
-    if folder is None:
-        return repository_folder(repo).absolute()
-    if repo is not None:
-        raise UsageError("DIR and --repo both name what is to be released", hint="give one of them")
-    return find(Path(os.path.realpath(folder)))
 
 
 COMMANDS = {"adopt": adopt, "release": release}

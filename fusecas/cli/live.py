@@ -13,7 +13,7 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
-from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
+from fusecas.cli.common import FOLDER_PATH, repository_at, repository_folder, verb
 from fusecas.client import Client, NoDaemon, to_exception
 from fusecas.errors import EnvironmentProblem, InUse, Refused
 from fusecas.wire import path_of
@@ -164,13 +164,14 @@ def _start(words: list[str], repository: Path) -> None:
 
 
 @verb("umount")
+@click.argument("folder", type=FOLDER_PATH, required=False, metavar="[DIR]")
 @click.option("--lazy", is_flag=True, help="Even if somebody is in it: it goes when they leave.")
-def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
-    """Unmount the workspace. What is uncommitted stays, for the next mount.
+def umount(folder: Path | None, lazy: bool, call: "Call", repo: Path | None) -> Any:
+    """Unmount the workspace (that at DIR, or the one around here). What is uncommitted stays, for the next mount.
 
     Example: fusecas umount
     """
-    end_daemon(repository_folder(repo), lazy=lazy)
+    end_daemon(repository_at(folder, repo), lazy=lazy)
     return {}
 
 

@@ -14,7 +14,7 @@ from fusecas.cli.common import check_message, duration, repository_folder, verb
 from fusecas.cli.live import serving
 from fusecas.cli.missed import missed_text
 from fusecas.cli.work import COUNTS, layer_text, names_text
-from fusecas.errors import RepositoryNotFound, UsageError
+from fusecas.errors import Refused, RepositoryNotFound, UsageError
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:
@@ -133,8 +133,15 @@ def _repository(repo: Path | None) -> Path:
     except RepositoryNotFound:
         if repo is not None:
             raise
+    from fusecas.store.adopted import Places, is_repository
     from fusecas.store.repository import FOLDER, Repository
 
+    here = Places(Path.cwd())
+    if here.folder.name and is_repository(here.repository):
+        raise Refused(
+            f"{here.repository} is the repository of this folder, which is not adopted now",
+            hint="fusecas adopt . goes on with it; fusecas init makes another one here",
+        )
     with Repository.create(Path(FOLDER).absolute()) as made:
         output.note(f"made {made.folder}")
         output.note(f"working in {FOLDER}/work (empty), not in this folder; fusecas adopt . takes it over")

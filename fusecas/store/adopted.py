@@ -29,13 +29,14 @@ class Step(StrEnum):
 
 class Note(NamedTuple):
     """`name`: of the folder, beside the repository. `inode`: of the folder that moves. `seen`: what the last look at
-    it has seen. `within`: the repository was in the folder before."""
+    it has seen. `within`: the repository was in the folder before, whose `mtime` must not show that it was moved."""
 
     step: Step
     name: str
     inode: int | None = None
     seen: str | None = None
     within: bool = False
+    mtime: int | None = None
 
     @classmethod
     def read(cls, repository: Path) -> Self | None:

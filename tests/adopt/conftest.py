@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,18 @@ class Project(Mounted):
     def release(self, *options: str) -> Answer:
         return self.ok("release", "project", *options)
 
+    def umount(self) -> None:
+        self.ok("umount", "project")
+
     @property
     def names(self) -> list[str]:
         return sorted(os.listdir(self.folder))
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    """A few files."""
-    place = Project(tmp_path / "place")
+@contextmanager
+def project_in(folder: Path) -> Iterator[Project]:
+    """A few files, and nothing left behind."""
+    place = Project(folder)
     (place.work / "src").mkdir(parents=True)
     (place.work / "src" / "main.c").write_text("int main(void) { return 0; }\n")
     (place.work / "README").write_text("hello\n")
@@ -46,6 +50,12 @@ def project(tmp_path: Path) -> Iterator[Project]:
     log = place.repository / "run" / "log"
     complaints = [line for line in log.read_text().splitlines() if " ERROR " in line] if log.exists() else []
     assert complaints == [], "\n".join(complaints)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    with project_in(tmp_path / "place") as project:
+        yield project
 
 
 @pytest.fixture
