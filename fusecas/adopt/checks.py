@@ -1,5 +1,6 @@
 """What can't be adopted, or not yet: found out before anything is made or moved."""
 
+import errno
 import os
 import stat
 import tempfile
@@ -16,35 +17,40 @@ MOST_NAMED = 10
 
 
 def places_to_adopt(folder: Path) -> Places:
-    """Where all will be. Refused, if the folder is none that can be adopted."""
-    places = Places(Path(os.path.realpath(folder)))
-    _check_folder(places.folder)
-    _check_mounts(places.folder)
-    _check_beside(places)
-    return places
-
-
-def _check_folder(folder: Path) -> None:
+    """Where all will be. Refused, if there is no folder that can be adopted."""
+    place = Path(os.path.realpath(folder))
     try:
-        found = os.stat(folder)
-    except FileNotFoundError as error:
-        raise PathNotFound(f"{folder}: no such folder") from error
+        found = os.stat(place)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise Refused(f"{place} is a mount whose daemon is gone", hint=f"cd {place} && fusecas mount") from error
+        if error.errno != errno.ENOENT:
+            raise
+        raise PathNotFound(f"{place}: no such folder") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise Refused(f"{folder} is no folder", hint="adopt the folder that it is in")
-    if folder == folder.parent:
+        raise Refused(f"{place} is no folder", hint="adopt the folder that it is in")
+    if place == place.parent:
         raise Refused("the root of the file system can't be adopted", hint="adopt a folder below it")
-    if is_repository(folder) and (folder / "store" / "data.mdb").exists():
-        raise Refused(f"{folder} is a repository itself", hint="adopt the folder that you work in")
-    if len(os.fsencode(folder.name)) + len(BEFORE) > LONGEST_NAME:
-        raise Refused(f"{folder.name}: its name is too long for those that lie beside it", hint="rename it first")
+    if (place / "store" / "data.mdb").exists():
+        raise Refused(f"{place} is a repository itself", hint="adopt the folder that you work in")
+    if len(os.fsencode(place.name)) + len(BEFORE) > LONGEST_NAME:
+        raise Refused(f"{place.name}: its name is too long for those that lie beside it", hint="rename it first")
+    return Places.beside(place)
 
 
-def _check_mounts(folder: Path) -> None:
+def check_surroundings(places: Places) -> None:
+    _refuse_if_adopted(places)
+    check_mounts(places.folder, but=places.within)
+    _check_beside(places)
+
+
+def check_mounts(folder: Path, *, but: Path | None = None) -> None:
+    """`but`: where the workspace of a repository in the folder may still be mounted."""
     if mount_at(folder) is None and os.stat(folder).st_dev != os.stat(folder.parent).st_dev:
         raise Refused(f"{folder} is on another file system than {folder.parent}", hint="adopt a folder below it")
     for place, kind, _ in mount_lines():
         at = Path(os.fsdecode(place))
-        if at.is_relative_to(folder):
+        if at.is_relative_to(folder) and (but is None or not at.is_relative_to(but)):
             raise InUse(f"{at} is a mount", hint="umount it first, or adopt a folder below it")
         if kind == "fuse.fusecas" and folder.is_relative_to(at):
             raise Refused(f"{folder} is in a workspace already, that of {at}", hint="fusecas run and commit work in it")
@@ -62,7 +68,7 @@ def _check_beside(places: Places) -> None:
         raise AlreadyExists(f"{places.new} is there already", hint="that name is needed for a moment: rename it")
 
 
-def refuse_if_adopted(places: Places) -> None:
+def _refuse_if_adopted(places: Places) -> None:
     repository = repository_of(places.folder)
     if repository is not None:
         raise AlreadyExists(
@@ -82,8 +88,8 @@ def repository_to_use(places: Places) -> Path | None:
         raise AlreadyExists(f"{places.repository} is there, and no repository", hint="rename or remove it")
     if beside and (note := Note.read(places.repository)) is not None:
         raise AlreadyExists(
-            f"{places.repository} is the repository of another folder, {note.name}",
-            hint="move it to where that folder is",
+            f"{places.repository} is the repository of an adopted folder already: {note.name}",
+            hint="move it to where that folder is, or rename this one",
         )
     return places.within if within else places.repository if beside else None
 
@@ -94,14 +100,18 @@ def try_a_mount() -> None:
         ask_kernel(Path(place))
 
 
-def refuse_what_is_not_kept(folder: Path, look: Look, *, lossy: bool) -> None:
+def refuse_what_is_not_kept(places: Places, look: Look, *, lossy: bool) -> None:
+    folder = places.folder
     if look.repositories:
         raise Refused(
             f"{shown(look.repositories[0])} in {folder} is a repository of its own",
             hint="move it elsewhere: it would be kept as it is in this moment",
         )
-    if look.unkept and not lossy:
-        raise not_kept(folder, look.unkept)
+    unkept = list(look.unkept)
+    if os.path.lexists(places.within) and not is_repository(places.within):
+        unkept.append((os.fsencode(places.within.name), "a name that fusecas keeps for itself"))
+    if unkept and not lossy:
+        raise not_kept(folder, unkept)
 
 
 def not_kept(folder: Path, found: list[tuple[bytes, str]]) -> Refused:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from fusecas.adopt import checks, occupants
 from fusecas.adopt.exchange import exchange, move
-from fusecas.adopt.looking import look_at
+from fusecas.adopt.looking import Look, look_at
 from fusecas.adopt.turns import inode_of, turn
 from fusecas.errors import ChangedWhileRead
-from fusecas.store.adopted import Note, Places, Step, make_pointer_folder
+from fusecas.store.adopted import Note, Places, Step, is_repository, make_pointer_folder
 from fusecas.store.importer import RESERVED, Imported, Progress
 from fusecas.store.repository import Repository
 from fusecas.workspace.importing import ImportedLayer, Placed, import_layer
@@ -25,13 +25,14 @@ TO_LEAVE = "end it or leave (cd), or --force goes on: what it does there stays w
 
 class Wishes(NamedTuple):
     """How to adopt: `lossy`: without what can't be kept. `force`: although others are in the folder. `tell`: what the
-    user should know but did not ask for."""
+    user should know but did not ask for. `unmount`: ends the daemon of a repository in the folder, if there is one."""
 
     lossy: bool = False
     force: bool = False
     message: str | None = None
     deed: Deed = Deed()
     tell: Callable[[str], None] = lambda said: None
+    unmount: Callable[[Path], None] = lambda repository: None
     progress: Callable[[Progress], None] | None = None
 
 
@@ -44,10 +45,17 @@ class Taken(NamedTuple):
 
 def adopt(places: Places, wishes: Wishes) -> ImportedLayer:
     """The folder is a workspace's then, not mounted yet. What is refused was not changed."""
+    checks.check_surroundings(places)
+    refuse_occupants(places, wishes)
+    look = look_at(places.folder, closely=True)
+    checks.refuse_what_is_not_kept(places, look, lossy=wishes.lossy)
     checks.try_a_mount()
+    if is_repository(places.within):
+        wishes.unmount(places.within)
+        checks.check_mounts(places.folder)
     with ExitStack() as held:
         folder = held.enter_context(_repository(places))
-        taken = _import_first(held, folder, places, wishes)
+        taken = _import_first(held, folder, places, look, wishes)
         note = _note(places, folder, taken)
         note.write(folder)
         take_place(places, note)
@@ -79,12 +87,11 @@ def _repository(places: Places) -> Iterator[Path]:
             raise
 
 
-def _import_first(held: ExitStack, folder: Path, places: Places, wishes: Wishes) -> Taken:
-    """Steps 1 and 2. No daemon can begin to serve the repository before `held` ends."""
+def _import_first(held: ExitStack, folder: Path, places: Places, look: Look, wishes: Wishes) -> Taken:
+    """Step 2. No daemon can begin to serve the repository before `held` ends."""
     with Repository.open(folder) as repository:
         held.enter_context(repository.served())
-        refuse_occupants(places, wishes)
-        taken = _import(repository, places.folder, wishes)
+        taken = _import(repository, places.folder, look, wishes)
         refuse_occupants(places, wishes)
     return taken
 
@@ -107,10 +114,8 @@ class _Unquiet(Exception):
         self.seen = seen
 
 
-def _import(repository: Repository, source: Path, wishes: Wishes) -> Taken:
+def _import(repository: Repository, source: Path, look: Look, wishes: Wishes) -> Taken:
     """A layer with all that is in it, at one time: nothing has changed from a look before to one after."""
-    look = look_at(source, closely=True)
-    checks.refuse_what_is_not_kept(source, look, lossy=wishes.lossy)
     seen = look.seen
     for _ in range(TRIES):
         try:
@@ -128,7 +133,8 @@ def _import_once(
     repository: Repository, source: Path, seen: str | None, wishes: Wishes, *, refuse: bool = True
 ) -> ImportedLayer:
     def place(imported: Imported) -> Placed:
-        left_out = [(path, why) for path, why in imported.skipped if path != RESERVED or not is_ours(source)]
+        is_ours = is_repository(source / os.fsdecode(RESERVED))  # it moves out of the folder
+        left_out = [(path, why) for path, why in imported.skipped if path != RESERVED or not is_ours]
         if left_out and refuse and not wishes.lossy:
             raise checks.not_kept(source, left_out)
         if seen is not None and (now := look_at(source).seen) != seen:
@@ -147,11 +153,6 @@ def _import_once(
         deed=wishes.deed,
         progress=wishes.progress,
     )
-
-
-def is_ours(source: Path) -> bool:
-    """Whether its `.fusecas` is the repository, which moves out of it."""
-    return (source / os.fsdecode(RESERVED) / "store").is_dir()
 
 
 def _put_in_place(repository: Repository, imported: Imported, wishes: Wishes) -> Placed:

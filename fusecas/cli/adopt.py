@@ -35,10 +35,9 @@ def adopt(folder: Path, message: str | None, lossy: bool, force: bool, call: "Ca
 
     Example: fusecas adopt .
     """
-    from fusecas.adopt.checks import places_to_adopt, refuse_if_adopted
+    from fusecas.adopt.checks import places_to_adopt
     from fusecas.adopt.taking import Wishes
     from fusecas.adopt.taking import adopt as take
-    from fusecas.store.adopted import Places, adopted_folder
     from fusecas.workspace.mover import Deed
 
     if repo is not None:
@@ -48,15 +47,9 @@ def adopt(folder: Path, message: str | None, lossy: bool, force: bool, call: "Ca
     stands_in_it = Path.cwd().is_relative_to(os.path.realpath(folder))
     argv, actor = call.deed()
     with progress("adopting", files) as tell:
-        wishes = Wishes(lossy, force, message, Deed(argv, actor), output.note, tell)
-        places = Places(Path(os.path.realpath(folder)))
-        if _go_on(places, wishes):
-            found = None
-        else:
-            refuse_if_adopted(places)
-            _end_daemon_within(places)
-            found = take(places_to_adopt(folder), wishes)
-    assert adopted_folder(places.repository) == places.folder
+        wishes = Wishes(lossy, force, message, Deed(argv, actor), output.note, _end_daemon, tell)
+        places = places_to_adopt(folder)
+        found = None if _go_on(places, wishes) else take(places, wishes)
     mount_at(places.repository, places.folder)
     if not call.as_json:
         _say(places, found)
@@ -82,14 +75,11 @@ def _go_on(places: "Places", wishes: "Wishes") -> bool:
     return done
 
 
-def _end_daemon_within(places: "Places") -> None:
-    """Of a repository in the folder: its workspace is mounted in there."""
+def _end_daemon(repository: Path) -> None:
     from fusecas.client import NoDaemon
-    from fusecas.store.adopted import is_repository
 
-    if is_repository(places.within):
-        with suppress(NoDaemon):
-            end_daemon(places.within)
+    with suppress(NoDaemon):
+        end_daemon(repository)
 
 
 def _say(places: "Places", found: "ImportedLayer | None") -> None:
@@ -168,7 +158,6 @@ def _is_released_now(repository: Path) -> bool:
 
 def _give(repository: Path, lossy: bool, call: "Call") -> "Released":
     from fusecas.adopt.giving import Terms, release
-    from fusecas.client import NoDaemon
     from fusecas.workspace.mover import Deed
 
     def commit() -> None:
@@ -176,13 +165,9 @@ def _give(repository: Path, lossy: bool, call: "Call") -> "Released":
         if done["layer"] is not None:
             output.note(f"what was uncommitted is layer {output.short(bytes.fromhex(done['layer']))}")
 
-    def unmount() -> None:
-        with suppress(NoDaemon):
-            end_daemon(repository)
-
     argv, actor = call.deed()
     with progress("releasing", files) as tell:
-        came = release(repository, Terms(commit, unmount, lossy, Deed(argv, actor), tell))
+        came = release(repository, Terms(commit, lambda: _end_daemon(repository), lossy, Deed(argv, actor), tell))
     for path, what, why in came.exported.unset:
         output.note(f"could not set {what} of {output.path_text(path) or '/'}: {why}")
     return came

@@ -136,10 +136,10 @@ def _repository(repo: Path | None) -> Path:
     from fusecas.store.adopted import Places, is_repository
     from fusecas.store.repository import FOLDER, Repository
 
-    here = Places(Path.cwd())
-    if here.folder.name and is_repository(here.repository):
+    beside = Places.beside(Path.cwd()).repository
+    if is_repository(beside):
         raise Refused(
-            f"{here.repository} is the repository of this folder, which is not adopted now",
+            f"{beside} is the repository of this folder, which is not adopted now",
             hint="fusecas adopt . goes on with it; fusecas init makes another one here",
         )
     with Repository.create(Path(FOLDER).absolute()) as made:

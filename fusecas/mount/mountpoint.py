@@ -33,6 +33,14 @@ def prepare(repository: Path, mountpoint: Path) -> None:
         raise _refusal(mountpoint, error) from error
     if not may_be:
         raise _occupied(mountpoint)
+    _note_new_name(repository, mountpoint)
+
+
+def _note_new_name(repository: Path, mountpoint: Path) -> None:
+    """An adopted folder may have been renamed while it was not mounted."""
+    note = adopted.Note.read(repository)
+    if note is not None and note.name != mountpoint.name and adopted.pointed_at(mountpoint) is not None:
+        note._replace(name=mountpoint.name).write(repository)
 
 
 def _occupied(mountpoint: Path) -> Refused:

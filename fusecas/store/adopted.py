@@ -65,18 +65,22 @@ class Note(NamedTuple):
 
 
 class Places(NamedTuple):
-    """All that adopt and release give names to, beside the folder."""
+    """All that adopt and release give names to, beside the folder. A folder that was renamed since it was adopted has
+    its repository under another name."""
 
     folder: Path
+    repository: Path
+
+    @classmethod
+    def beside(cls, folder: Path) -> Self:
+        """Of one that is to be adopted."""
+        return cls(folder, _with_suffix(folder, SUFFIX))
 
     @classmethod
     def of(cls, repository: Path, note: Note) -> Self:
-        is_within = note.within and repository.name == POINTER
-        return cls(repository.parent if is_within else repository.parent / note.name)
-
-    @property
-    def repository(self) -> Path:
-        return self._beside(SUFFIX)
+        if note.within and repository.name == POINTER:
+            return cls.beside(repository.parent)
+        return cls(repository.parent / note.name, repository)
 
     @property
     def within(self) -> Path:
@@ -85,18 +89,19 @@ class Places(NamedTuple):
 
     @property
     def new(self) -> Path:
-        return self._beside(".new")
+        return _with_suffix(self.folder, ".new")
 
     @property
     def before(self) -> Path:
-        return self._beside(BEFORE)
+        return _with_suffix(self.folder, BEFORE)
 
     @property
     def released(self) -> Path:
-        return self._beside(".released-new")
+        return _with_suffix(self.folder, ".released-new")
 
-    def _beside(self, suffix: str) -> Path:
-        return self.folder.with_name(self.folder.name + suffix)
+
+def _with_suffix(folder: Path, suffix: str) -> Path:
+    return folder.parent / (folder.name + suffix)
 
 
 def is_repository(folder: Path) -> bool:
@@ -114,7 +119,7 @@ def adopted_folder(repository: Path) -> Path | None:
 
 def repository_of(place: Path) -> Path | None:
     """The repository of an adopted folder, if this is one: by its pointer, or by the note of what lies beside it."""
-    beside = Places(place).repository if place.name else place
+    beside = Places.beside(place).repository
     note = Note.read(beside) if is_repository(beside) else None
     if note is not None and note.name == place.name:
         return beside
@@ -128,7 +133,7 @@ def is_before(place: Path) -> Path | None:
     if not place.name.endswith(BEFORE):
         return None
     folder = place.parent / place.name.removesuffix(BEFORE)
-    note = Note.read(Places(folder).repository) if folder != place.parent else None
+    note = Note.read(Places.beside(folder).repository)
     return folder if note is not None and note.name == folder.name else None
 
 

@@ -1,8 +1,9 @@
-/* Kills a process after one of its steps in a folder. For LD_PRELOAD.
+/* Kills or stops a process after one of its steps in a folder. For LD_PRELOAD.
  *
  * A step is a call that makes, removes, renames or syncs something below STEPS_IN, the insides of a
  * repository left out. Each is written to STEPS_LOG when it has succeeded; after that with the number STEPS_KILL that can
- * be seen by others (no sync) the process is killed. What it starts is left alone.
+ * be seen by others (no sync) the process is killed; after the first one whose line is STEPS_STOP it is stopped. What
+ * it starts is left alone.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,6 +18,7 @@
 
 static char folder[4096];
 static int log_to = -1;
+static char stop_at[4096];
 static long done, last;
 
 __attribute__((constructor)) static void begin(void)
@@ -26,8 +28,9 @@ __attribute__((constructor)) static void begin(void)
         snprintf(folder, sizeof folder, "%s", in);
         log_to = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         last = kill_at ? atol(kill_at) : 0;
+        snprintf(stop_at, sizeof stop_at, "%s\n", getenv("STEPS_STOP") ? getenv("STEPS_STOP") : "");
     }
-    unsetenv("STEPS_IN"), unsetenv("STEPS_LOG"), unsetenv("STEPS_KILL"), unsetenv("LD_PRELOAD");
+    unsetenv("STEPS_IN"), unsetenv("STEPS_LOG"), unsetenv("STEPS_KILL"), unsetenv("STEPS_STOP"), unsetenv("LD_PRELOAD");
 }
 
 static int is_inside(const char *path)
@@ -59,6 +62,10 @@ static void step(const char *what, int at, const char *path, int is_seen)
         abort();
     if (is_seen && ++done == last)
         kill(getpid(), SIGKILL);
+    if (!strcmp(line, stop_at)) {
+        stop_at[0] = 0;
+        kill(getpid(), SIGSTOP);
+    }
 }
 
 #define NEXT(type, name, args) static type(*next) args; if (!next) next = (type(*) args)dlsym(RTLD_NEXT, name)

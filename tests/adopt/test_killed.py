@@ -2,40 +2,27 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fusecas.mount.device import is_mounted
 from tests.adopt import hostile
-from tests.adopt.conftest import Project, project_in
-from tests.cli.calling import ENVIRONMENT, TIMEOUT
+from tests.adopt.conftest import Project, project_in, start_steps
+from tests.cli.calling import TIMEOUT
 
 MOST_STEPS = 60
 Call = tuple[str, ...]
-
-
-@pytest.fixture(scope="session")
-def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that kills after a step (steps.c)."""
-    built = tmp_path_factory.mktemp("steps") / "steps.so"
-    source = Path(__file__).with_name("steps.c")
-    subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True)
-    return built
 
 
 def do_steps(project: Project, steps: Path, call: Call, kill_after: int = 0) -> tuple[list[str], bool]:
     """What is done, up to a step after which the process is killed; and whether it was."""
     log = project.folder.parent / "steps.log"
     log.unlink(missing_ok=True)
-    env = {"LD_PRELOAD": str(steps), "STEPS_IN": str(project.folder), "STEPS_LOG": str(log)}
-    words = [sys.executable, "-m", "fusecas", *call]  # not the script: that may start another process first
-    environment = {**ENVIRONMENT, **env, "STEPS_KILL": str(kill_after)}
-    done = subprocess.run(words, cwd=project.folder, env=environment, capture_output=True, timeout=TIMEOUT)
-    assert done.returncode in (0, -signal.SIGKILL), done
-    return log.read_text().splitlines(), done.returncode != 0
+    process = start_steps(project, steps, call, log, STEPS_KILL=str(kill_after))
+    said = process.communicate(timeout=TIMEOUT)
+    assert process.returncode in (0, -signal.SIGKILL), said
+    return log.read_text().splitlines(), process.returncode != 0
 
 
 def plain(folder: Path) -> hostile.Seen | None:
