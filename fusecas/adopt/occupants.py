@@ -29,18 +29,19 @@ def writers(folder: Path, *, but: Path) -> list[Occupant]:
     return [
         Occupant(pid, _name(pid), f"has {os.fsdecode(path)} open for writing")
         for pid in _processes()
-        for path in sorted({*_written(pid), *_mapped(pid)})[:1000]
+        for path in sorted({*_written(pid), *_mapped(pid)})
         if _is_in(path, folder) and not _is_in(path, but)
     ]
 
 
 def standing_in(folder: Path) -> list[Occupant]:
-    """Who has it, or a folder below it, as current directory; not those that wait for this call, such as its shell."""
+    """Who has it, or a folder below it, as current directory; not those that wait for this call, such as its shell,
+    nor those that were started with it, such as what it is piped to."""
     calling = set(_ancestors())
     return [
         Occupant(pid, _name(pid), "is in it")
         for pid in _processes()
-        if pid not in calling and _is_in(_link(PROC / str(pid) / "cwd"), folder)
+        if _is_in(_link(PROC / str(pid) / "cwd"), folder) and pid not in calling and _group(pid) != os.getpgrp()
     ]
 
 
@@ -75,6 +76,13 @@ def _ancestors() -> Iterator[int]:
             pid = int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
         except GONE_OR_NOT_OURS:
             return
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except GONE_OR_NOT_OURS:
+        return None
 
 
 def _name(pid: int) -> str:

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from fusecas.adopt.exchange import move, remove_copy
-from fusecas.adopt.taking import Wishes, finish, set_time
+from fusecas.adopt.exchange import remove_copy
+from fusecas.adopt.taking import Wishes, back, finish
 from fusecas.adopt.turns import inode_of, turn
 from fusecas.errors import Refused
 from fusecas.store.adopted import Note, Places, Step, remove_pointer_folder
@@ -40,7 +40,7 @@ def _is_open(note: Note | None) -> bool:
 
 def _settle_adopt(repository: Path, places: Places, note: Note, wishes: Wishes) -> Settled:
     if inode_of(places.folder) == note.inode:
-        return Settled(f"adopting {places.folder} was interrupted; it is as it was", False, _back(places, note))
+        return Settled(f"adopting {places.folder} was interrupted; it is as it was", False, back(places, note))
     if note.inode not in (inode_of(places.new), inode_of(places.before)):
         raise Refused(
             f"{places.folder} was being adopted, and is neither there nor at {places.before} any more",
@@ -49,19 +49,6 @@ def _settle_adopt(repository: Path, places: Places, note: Note, wishes: Wishes) 
     with Repository.open(repository) as opened, opened.served():
         finish(opened, places, note, wishes)
     return Settled(f"adopting {places.folder} was interrupted; it is done now", True, repository)
-
-
-def _back(places: Places, note: Note) -> Path:
-    if os.path.lexists(places.new):
-        remove_pointer_folder(places.new, places.repository)
-    repository = places.repository
-    if note.within:
-        if not os.path.lexists(places.within):
-            move(repository, places.within)
-        set_time(places.folder, note)
-        repository = places.within
-    Note.remove(repository)
-    return repository
 
 
 def _settle_release(repository: Path, places: Places, note: Note) -> Settled:

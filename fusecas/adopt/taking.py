@@ -12,7 +12,7 @@ from fusecas.adopt.exchange import exchange, move
 from fusecas.adopt.looking import Look, look_at
 from fusecas.adopt.turns import inode_of, turn
 from fusecas.errors import ChangedWhileRead
-from fusecas.store.adopted import Note, Places, Step, is_repository, make_pointer_folder
+from fusecas.store.adopted import Note, Places, Step, is_repository, make_pointer_folder, remove_pointer_folder
 from fusecas.store.importer import RESERVED, Imported, Progress
 from fusecas.store.repository import Repository
 from fusecas.workspace.importing import ImportedLayer, Placed, import_layer
@@ -58,7 +58,12 @@ def adopt(places: Places, wishes: Wishes) -> ImportedLayer:
         taken = _import_first(held, folder, places, look, wishes)
         note = _note(places, folder, taken)
         note.write(folder)
-        take_place(places, note)
+        try:
+            take_place(places, note)
+        except BaseException:
+            if inode_of(places.folder) == note.inode:
+                back(places, note)
+            raise
         with Repository.open(places.repository) as repository:
             finish(repository, places, note, wishes)
     return taken.found
@@ -174,6 +179,20 @@ def take_place(places: Places, note: Note) -> None:
         set_time(places.folder, note)
     make_pointer_folder(places.new, places.repository)
     exchange(places.folder, places.new)
+
+
+def back(places: Places, note: Note) -> Path:
+    """As it was before step 3, while the folder is at its place. Where the repository is then."""
+    if os.path.lexists(places.new):
+        remove_pointer_folder(places.new, places.repository)
+    repository = places.repository
+    if note.within:
+        if not os.path.lexists(places.within):
+            move(repository, places.within)
+        set_time(places.folder, note)
+        repository = places.within
+    Note.remove(repository)
+    return repository
 
 
 def finish(repository: Repository, places: Places, note: Note, wishes: Wishes) -> None:

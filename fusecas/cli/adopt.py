@@ -12,7 +12,7 @@ from fusecas.cli.asking import ask, deed_of
 from fusecas.cli.common import FOLDER_PATH, check_message, repository_at, verb
 from fusecas.cli.live import end_daemon, mount_at
 from fusecas.cli.progress import files, progress
-from fusecas.errors import UsageError
+from fusecas.errors import FusecasError, UsageError
 
 if TYPE_CHECKING:
     from fusecas.adopt.giving import Released
@@ -50,7 +50,7 @@ def adopt(folder: Path, message: str | None, lossy: bool, force: bool, call: "Ca
         wishes = Wishes(lossy, force, message, Deed(argv, actor), output.note, _end_daemon, tell)
         places = places_to_adopt(folder)
         found = None if _go_on(places, wishes) else take(places, wishes)
-    mount_at(places.repository, places.folder)
+    _mount(places)
     if not call.as_json:
         _say(places, found)
     if stands_in_it:
@@ -73,6 +73,15 @@ def _go_on(places: "Places", wishes: "Wishes") -> bool:
         output.note(f"{places.folder} is adopted already, and was not mounted")
         done = True
     return done
+
+
+def _mount(places: "Places") -> None:
+    try:
+        mount_at(places.repository, places.folder)
+    except FusecasError:
+        output.note(f"{places.folder} is adopted, and could not be mounted")
+        output.note(f"fusecas mount {places.folder}, when that is mended; or fusecas release {places.folder}")
+        raise
 
 
 def _end_daemon(repository: Path) -> None:

@@ -13,7 +13,7 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
-from fusecas.cli.common import FOLDER_PATH, repository_at, repository_folder, verb
+from fusecas.cli.common import FOLDER_PATH, named_folder, repository_at, repository_folder, verb
 from fusecas.client import Client, NoDaemon, to_exception
 from fusecas.errors import EnvironmentProblem, InUse, Refused
 from fusecas.wire import path_of
@@ -47,7 +47,7 @@ def mount(
     """
     from fusecas.store.heads import DEFAULT
 
-    repository = repository_folder(repo).absolute()
+    repository = _repository_to_mount(folder, repo)
     settled(repository)
     # As the table of mounts will have it; what a daemon that was killed has left can't be looked at, which is no harm.
     place = Path(os.path.realpath(mountpoint(folder, repository)))
@@ -60,6 +60,17 @@ def mount(
     if not call.as_json:
         print(f"mounted at {output.printable(str(place))}")
     return output.path_fields(os.fsencode(place), "mountpoint")
+
+
+def _repository_to_mount(folder: Path | None, repo: Path | None) -> Path:
+    """An adopted folder says by itself whose workspace it stands for."""
+    from fusecas.store.adopted import repository_of
+
+    if folder is not None and named_folder(repo) is None:
+        found = repository_of(Path(os.path.realpath(folder)))
+        if found is not None:
+            return found
+    return repository_folder(repo).absolute()
 
 
 def _daemon(repository: Path, name: str, place: Path, *, allow_other: bool = False) -> list[str]:

@@ -32,7 +32,7 @@ def prepare(repository: Path, mountpoint: Path) -> None:
     except OSError as error:
         raise _refusal(mountpoint, error) from error
     if not may_be:
-        raise _occupied(mountpoint)
+        raise _occupied(repository, mountpoint)
     _note_new_name(repository, mountpoint)
 
 
@@ -43,9 +43,11 @@ def _note_new_name(repository: Path, mountpoint: Path) -> None:
         note._replace(name=mountpoint.name).write(repository)
 
 
-def _occupied(mountpoint: Path) -> Refused:
-    if adopted.pointed_at(mountpoint) is None:
-        return Refused(f"{mountpoint} is not empty", hint="mount on an empty folder")
+def _occupied(repository: Path, mountpoint: Path) -> Refused:
+    pointed_at = adopted.pointed_at(mountpoint)
+    if pointed_at is None or pointed_at != repository:
+        why = "is not empty" if pointed_at is None else f"stands for the workspace of {pointed_at}"
+        return Refused(f"{mountpoint} {why}", hint="mount on an empty folder")
     return Refused(
         f"{mountpoint} holds more than the pointer to this repository",
         hint="move what else is in it to a place outside, then fusecas mount again",

@@ -17,7 +17,8 @@ from tests.adopt.conftest import Project, stopped_after
 def somebody(project: Project, text: str) -> Iterator[int]:
     """A shell that says when it is ready, and stays."""
     words = ["sh", "-euc", f"{text}; echo ready; exec cat"]
-    with subprocess.Popen(words, cwd=project.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=project.folder, stdin=pipe, stdout=pipe, start_new_session=True) as process:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         yield process.pid
         process.communicate()
@@ -53,6 +54,11 @@ def test_the_shell_that_it_is_called_from_may_be_in_it_and_is_told(project: Proj
     assert "cd . goes into the workspace" in answer.stderr
     assert f"{project.before} is {project.work} as it was before it was adopted" in answer.stderr
     assert answer.lines[-2:] == ["nothing uncommitted", str(project.work)]
+
+
+def test_what_it_is_piped_to_may_be_in_it(project: Project) -> None:
+    answer = project.sh('set -o pipefail; "$0" adopt . | cat', cwd=project.work)
+    assert answer.code == 0 and "is a workspace" in answer.text, answer
 
 
 def test_a_folder_that_keeps_changing_stays_as_it_is(project: Project) -> None:

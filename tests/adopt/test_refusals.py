@@ -150,3 +150,60 @@ def test_what_is_refused_leaves_a_workspace_in_the_folder_mounted(project: Proje
     assert project.run("adopt", "project").code == 4
     assert is_mounted(inner) and (inner / "by-run").exists()
     project.ok("umount", cwd=project.work)
+
+
+@pytest.mark.parametrize("is_within", [False, True], ids=["new", "with a repository within"])
+def test_a_folder_that_can_not_change_places_stays_and_so_does_what_is_in_it(project: Project, is_within: bool) -> None:
+    """A folder of an overlay's lower layer: found out in the exchange itself, or when the repository is moved."""
+    if is_within:
+        project.ok("init", "project")
+    overlay = project.folder.with_name("overlay")
+    mount_something(project, overlay)
+    for name in ("upper", "work", "merged"):
+        (overlay / name).mkdir()
+    options = f"lowerdir={project.folder},upperdir={overlay}/upper,workdir={overlay}/work,redirect_dir=off"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "none", overlay / "merged"], check=True)
+    try:
+        was = without_repository(overlay / "merged")
+        answer = project.run("adopt", str(overlay / "merged" / "project"))
+        assert answer.code == 4 and "file system" in answer.stderr, answer
+        assert without_repository(overlay / "merged") == was
+        assert (overlay / "merged" / "project" / ".fusecas" / "store").is_dir() == is_within
+        assert not (overlay / "merged" / "project.fusecas").exists()
+        assert not (overlay / "merged" / "project" / ".fusecas" / "adopted").exists()
+    finally:
+        subprocess.run(["umount", overlay / "merged"], check=True)
+
+
+def without_repository(folder: Path) -> dict[bytes, object]:
+    return {name: each[5] for name, each in hostile.look(folder).items() if b".fusecas" not in name}
+
+
+def test_a_full_disk_keeps_what_is_mounted(project: Project) -> None:
+    mount_something(project, project.folder / "small")
+    subprocess.run(["mount", "-o", "remount,size=20m", project.folder / "small"], check=True)
+    folder = project.folder / "small" / "project"
+    folder.mkdir()
+    (folder / "noise").write_bytes(os.urandom(4 << 20))
+    project.ok("adopt", "small/project")
+    try:
+        with (folder.parent / "filler").open("wb") as filler:
+            disk = os.statvfs(folder.parent)
+            filler.write(bytes(disk.f_bavail * disk.f_frsize - (1 << 20)))
+        answer = project.run("release", "small/project")
+        assert answer.code == 6 and "space" in answer.stderr, answer
+        assert is_mounted(folder) and (folder / "noise").stat().st_size == 4 << 20
+        assert not (folder.parent / "project.released-new").exists()
+    finally:
+        project.ok("umount", "small/project")
+
+
+def test_a_pointer_to_another_repository_is_not_mounted_over(project: Project) -> None:
+    project.adopt()
+    project.umount()
+    (project.folder / "other").mkdir()
+    project.ok("init", "other")
+    answer = project.run("mount", str(project.work), "--repo", str(project.folder / "other" / ".fusecas"))
+    assert answer.code == 4 and f"stands for the workspace of {project.repository}" in answer.stderr
+    project.ok("mount", "project")
+    assert (project.work / "README").exists()
