@@ -23,6 +23,7 @@ from fusecas.store.rows import Live
 from fusecas.workspace.mover import Deed
 from fusecas.workspace.workspace import Workspace
 
+MOST_PATHS = 100
 LEAVE = "leave it (cd, close files), then again: fusecas release {folder}"
 
 
@@ -133,26 +134,34 @@ def _export(repository: Repository, live: Live, places: Places, terms: Terms) ->
     )
     if exported.unset and not terms.lossy:
         raise checks.not_kept(places.folder, [(path, f"{what}: {why}") for path, what, why in exported.unset])
-    _verify(repository, live, places.released, exported, terms)
+    _verify(repository, live, places, exported, terms)
     sync_file_system(places.released)
     return exported
 
 
-def _verify(repository: Repository, live: Live, folder: Path, exported: Exported, terms: Terms) -> None:
-    """It is read again: an equal folder has an equal state."""
+def _verify(repository: Repository, live: Live, places: Places, exported: Exported, terms: Terms) -> None:
+    """It is read again: an equal folder has an equal state, and equal times."""
     with repository.store.session() as session:
-        read = import_tree(session, folder, owner=live.owner, trusted_xattrs=os.geteuid() == 0, progress=terms.progress)
-        if (read.state, read.times) == (live.state, live.times):
-            return
-        session.flush()
-        with session.read() as reader:
-            differing = {each.path for each in diff_states(reader, live.state, read.state, renames=False)}
-    unset = {path for path, _, _ in exported.unset}
-    if not exported.unset or not differing <= unset:
+        read = import_tree(
+            session, places.released, owner=live.owner, trusted_xattrs=os.geteuid() == 0, progress=terms.progress
+        )
+        if read.state != live.state:
+            session.flush()
+            with session.read() as reader:
+                differing = {each.path for each in diff_states(reader, live.state, read.state, renames=False)}
+            _check_difference(places.released, differing, exported)
+    if read.times != live.times and not terms.lossy:
+        raise checks.not_kept(places.folder, [(b"", "times are kept less exactly on its file system")])
+
+
+def _check_difference(folder: Path, differing: set[bytes], exported: Exported) -> None:
+    """What could not be set is known, and was agreed to; it is all that may differ."""
+    paths = differing - {path for path, _, _ in exported.unset}
+    if paths or not exported.unset:
         raise Damaged(
             f"what was exported to {folder} is not what was to be released",
             hint="nothing was released; fusecas verify checks what is stored",
-            details={"paths": [os.fsdecode(path) for path in sorted(differing - unset)[:100]]},
+            details={"paths": [os.fsdecode(path) for path in sorted(paths)[:MOST_PATHS]]},
         )
 
 

@@ -207,3 +207,26 @@ def test_a_pointer_to_another_repository_is_not_mounted_over(project: Project) -
     assert answer.code == 4 and f"stands for the workspace of {project.repository}" in answer.stderr
     project.ok("mount", "project")
     assert (project.work / "README").exists()
+
+
+def test_where_times_are_kept_less_exactly_release_says_so(project: Project) -> None:
+    image, disk = project.folder.with_name("disk.img"), project.folder / "disk"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    disk.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], check=True, capture_output=True)
+    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+    try:
+        project.work.rename(project.folder / "elsewhere")
+        (disk / "project").mkdir()
+        project.ok("adopt", "disk/project")
+        (disk / "project" / "file").write_text("at a time with nanoseconds\n")
+        answer = project.run("release", "disk/project")
+        assert answer.code == 4 and "times are kept less exactly" in answer.stderr, answer
+        assert is_mounted(disk / "project")
+        project.ok("release", "disk/project", "--lossy")
+        assert (disk / "project" / "file").read_text() == "at a time with nanoseconds\n"
+    finally:
+        if is_mounted(disk / "project"):
+            project.ok("umount", "disk/project")
+        subprocess.run(["umount", disk], check=True)
