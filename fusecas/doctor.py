@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from fusecas.client import Client, NoDaemon
 from fusecas.errors import FusecasError
-from fusecas.mount.device import DEVICE, ask_kernel, is_stale, mount_lines
+from fusecas.mount.device import DEVICE, ask_kernel, is_mounted, is_stale, mount_lines
 from fusecas.mount.mountpoint import recorded
+from fusecas.store.adopted import Note, Places, Step, is_pointer_folder
 from fusecas.store.repository import SERVER
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -52,6 +53,8 @@ def examine(repository: Path | None) -> Iterator[Check]:
         looks: tuple[Callable[[Path], Check], ...] = (access, file_system, space, daemon)
         for look in looks:
             yield look(repository)
+        if (note := Note.read(repository)) is not None:
+            yield adopted(repository, note)
 
 
 # ---- the machine
@@ -249,6 +252,22 @@ def daemon(repository: Path) -> Check:
         return Check(
             name, PROBLEM, f"process {holder}: {error.message}", f"see {log}; kill {holder}, then fusecas mount"
         )
+
+
+def adopted(repository: Path, note: Note) -> Check:
+    name = "adopted"
+    folder = Places.of(repository, note).folder
+    if note.step != Step.ADOPTED:
+        deed = "adopting" if note.step == Step.ADOPTING else "releasing"
+        return Check(name, WARNING, f"{deed} {folder} was interrupted", f"fusecas adopt {folder} goes on, or back")
+    if is_mounted(folder):
+        return Check(name, OK, f"{folder} is the workspace")
+    if not folder.is_dir():
+        return Check(name, WARNING, f"{folder}, which was adopted, is not there", "fusecas mount DIR, where it is now")
+    if not is_pointer_folder(folder, repository):
+        mend = "move what else is in it elsewhere, then fusecas mount"
+        return Check(name, PROBLEM, f"{folder} holds more than the pointer to the repository", mend)
+    return Check(name, OK, f"{folder} is the workspace, not mounted now")
 
 
 def _holder(repository: Path) -> str | None:

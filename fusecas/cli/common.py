@@ -107,6 +107,17 @@ def repository_folder(repo: Path | None) -> Path:
     return folder
 
 
+def repository_at(folder: Path | None, repo: Path | None) -> Path:
+    """The one of a folder that is given, which is a workspace's; else as `repository_folder`."""
+    from fusecas.store.repository import find
+
+    if folder is None:
+        return repository_folder(repo).absolute()
+    if repo is not None:
+        raise UsageError("DIR and --repo both name what is meant", hint="give one of them")
+    return find(Path(os.path.realpath(folder)))
+
+
 def named_folder(repo: Path | None) -> tuple[Path, str] | None:
     """The repository's folder and what named it, if anything does."""
     if repo is not None:

@@ -13,7 +13,7 @@ from fusecas.cli import output
 from fusecas.cli.asking import around, chosen_workspace
 from fusecas.cli.common import repository_folder
 from fusecas.cli.live import serving
-from fusecas.errors import PathNotFound, RepositoryNotFound, UsageError
+from fusecas.errors import PathNotFound, Refused, RepositoryNotFound, UsageError
 from fusecas.wire import line_of, path_of
 
 if TYPE_CHECKING:
@@ -85,11 +85,23 @@ def _repository(repo: Path | None) -> tuple[Path, bool]:
             raise
         if outer is not None:
             return Path(outer), True
+    return _new_repository(), False
+
+
+def _new_repository() -> Path:
+    from fusecas.store.adopted import Places, is_repository
     from fusecas.store.repository import FOLDER, Repository
 
+    beside = Places.beside(Path.cwd()).repository
+    if is_repository(beside):
+        raise Refused(
+            f"{beside} is the repository of this folder, which is not adopted now",
+            hint="fusecas adopt . goes on with it; fusecas init makes another one here",
+        )
     with Repository.create(Path(FOLDER).absolute()) as made:
-        output.note(f"made {made.folder}; working in {FOLDER}/work (empty), not in this folder")
-        return made.folder, False
+        output.note(f"made {made.folder}")
+        output.note(f"working in {FOLDER}/work (empty), not in this folder; fusecas adopt . takes it over")
+        return made.folder
 
 
 def _chosen(ws: str | None, folder: Path, is_outer: bool) -> dict[str, str]:

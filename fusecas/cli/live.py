@@ -13,9 +13,9 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.asking import WORKSPACE_VARIABLE, chosen_workspace, ws_option
-from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
+from fusecas.cli.common import FOLDER_PATH, named_folder, repository_at, repository_folder, verb
 from fusecas.client import Client, NoDaemon, to_exception
-from fusecas.errors import EnvironmentProblem, InUse
+from fusecas.errors import EnvironmentProblem, InUse, Refused
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ MOUNTPOINT_VARIABLES = ("FUSECAS_WORK", "STATEKIT_WORK")
 def mount(
     folder: Path | None, ws: str | None, allow_other: bool, foreground: bool, call: "Call", repo: Path | None
 ) -> Any:
-    """Mount the workspace at DIR (default: .fusecas/work, or $FUSECAS_WORK), an empty folder.
+    """Mount the workspace at DIR (default: the folder that was adopted, or $FUSECAS_WORK, or .fusecas/work), which
+    must be empty.
 
     If the repository is mounted already, DIR with --ws shows that workspace there as well: bound, or by a link if
     binding is not permitted.
@@ -46,7 +47,8 @@ def mount(
     """
     from fusecas.store.heads import DEFAULT
 
-    repository = repository_folder(repo).absolute()
+    repository = _repository_to_mount(folder, repo)
+    settled(repository)
     # As the table of mounts will have it; what a daemon that was killed has left can't be looked at, which is no harm.
     place = Path(os.path.realpath(mountpoint(folder, repository)))
     words = _daemon(repository, ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT, place, allow_other=allow_other)
@@ -60,6 +62,17 @@ def mount(
     return output.path_fields(os.fsencode(place), "mountpoint")
 
 
+def _repository_to_mount(folder: Path | None, repo: Path | None) -> Path:
+    """An adopted folder says by itself whose workspace it stands for."""
+    from fusecas.store.adopted import repository_of
+
+    if folder is not None and named_folder(repo) is None:
+        found = repository_of(Path(os.path.realpath(folder)))
+        if found is not None:
+            return found
+    return repository_folder(repo).absolute()
+
+
 def _daemon(repository: Path, name: str, place: Path, *, allow_other: bool = False) -> list[str]:
     return [sys.executable, "-m", "fusecas.daemon.serve", str(repository), name, str(place), str(int(allow_other))]
 
@@ -70,12 +83,38 @@ def serving(repository: Path) -> Client:
         return Client(repository)
     except NoDaemon:
         from fusecas.mount.mountpoint import recorded
+        from fusecas.store.adopted import adopted_folder
         from fusecas.store.heads import DEFAULT
 
-    place = recorded(repository) or Path(os.path.realpath(mountpoint(None, repository)))
+    settled(repository)
+    usual = adopted_folder(repository) or recorded(repository)
+    place = usual or Path(os.path.realpath(mountpoint(None, repository)))
     with suppress(InUse):  # somebody else was faster
         _start(_daemon(repository, DEFAULT, place), repository)
     return Client(repository)
+
+
+def mount_at(repository: Path, place: Path) -> None:
+    """The default workspace, for an adopted folder."""
+    from fusecas.store.heads import DEFAULT
+
+    _start(_daemon(repository, DEFAULT, place), repository)
+
+
+def settled(repository: Path) -> None:
+    """An adopt or a release that was interrupted is ended first; refused, if the folder is no workspace then."""
+    from fusecas.store.adopted import Note, Step
+
+    note = Note.read(repository)
+    if note is None or note.step == Step.ADOPTED:
+        return
+    from fusecas.adopt.settling import settle
+
+    came = settle(repository)
+    if came is not None and not came.is_adopted:
+        raise Refused(came.said, hint="fusecas adopt DIR takes a folder over")
+    if came is not None:
+        output.note(came.said)
 
 
 def _place_of(repository: Path, name: str) -> bytes | None:
@@ -99,12 +138,14 @@ def _show_at(source: bytes, place: Path, call: "Call") -> dict[str, Any]:
 
 
 def mountpoint(folder: Path | None, repository: Path) -> Path:
+    from fusecas.store.adopted import adopted_folder
+
     if folder is not None:
         return folder.absolute()
     for variable in MOUNTPOINT_VARIABLES:
         if value := os.environ.get(variable):
             return Path(value).absolute()
-    return repository / WORK
+    return adopted_folder(repository) or repository / WORK
 
 
 def _start(words: list[str], repository: Path) -> None:
@@ -138,18 +179,19 @@ def _start(words: list[str], repository: Path) -> None:
 
 
 @verb("umount")
+@click.argument("folder", type=FOLDER_PATH, required=False, metavar="[DIR]")
 @click.option("--lazy", is_flag=True, help="Even if somebody is in it: it goes when they leave.")
-def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
-    """Unmount the workspace. What is uncommitted stays, for the next mount.
+def umount(folder: Path | None, lazy: bool, call: "Call", repo: Path | None) -> Any:
+    """Unmount the workspace (that at DIR, or the one around here). What is uncommitted stays, for the next mount.
 
     Example: fusecas umount
     """
-    end_daemon(repository_folder(repo), lazy=lazy)
+    end_daemon(repository_at(folder, repo), lazy=lazy)
     return {}
 
 
-def end_daemon(folder: Path, *, lazy: bool) -> None:
-    """When this returns, it has unmounted the workspace, and all is durable."""
+def end_daemon(folder: Path, *, lazy: bool = False) -> None:
+    """NoDaemon, if there is nothing to be ended."""
     try:
         client = Client(folder)
     except NoDaemon:

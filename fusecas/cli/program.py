@@ -15,6 +15,8 @@ VERBS = {
     "mount": ("live", "Mount the workspace as a directory."),
     "umount": ("live", "Unmount it; what is uncommitted stays."),
     "path": ("live", "Where the workspace is mounted."),
+    "adopt": ("adopt", "Make a workspace of a folder that is there."),
+    "release": ("adopt", "Make a plain folder of it again."),
     "run": ("run", "Run a command; its changes become a layer."),
     "exec": ("exec", "Run a command without recording it."),
     "shell": ("exec", "A shell in the workspace; its changes become a layer."),
@@ -56,7 +58,7 @@ VERBS = {
     "doctor": ("doctor", "What is missing on this machine, and how to get it."),
 }
 SECTIONS = {
-    "Start": ("init", "mount", "umount", "path", "import", "export", "completion"),
+    "Start": ("init", "adopt", "release", "mount", "umount", "path", "import", "export", "completion"),
     "Work": ("run", "batch", "exec", "shell", "status", "commit", "checkout", "undo", "redo", "reset"),
     "Fork": ("fork", "ws"),
     "Look": ("runs", "logs", "head", "log", "history", "inspect", "ls", "cat", "diff"),

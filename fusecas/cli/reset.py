@@ -101,7 +101,8 @@ def _put_away(folder: Path) -> Path:
 
     from fusecas.cli.live import end_daemon
     from fusecas.client import NoDaemon
-    from fusecas.store.repository import Repository, sync_folder
+    from fusecas.store.durable import sync_folder
+    from fusecas.store.repository import Repository
 
     with suppress(NoDaemon):
         end_daemon(folder, lazy=False)

@@ -24,7 +24,7 @@ from fusecas.daemon.rpc import problem
 from fusecas.daemon.running import RunCalls
 from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
 from fusecas.mount.device import other_places
-from fusecas.mount.mountpoint import prepare, record
+from fusecas.mount.mountpoint import lent, prepare, record
 from fusecas.mount.session import MountSession
 from fusecas.parameters import checked
 from fusecas.run.runs import Runs
@@ -51,7 +51,8 @@ class Daemon:
         self._threads = trio.CapacityLimiter(MOST_THREADS)
         self._disk = os.open(repository.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._mountpoint = mountpoint
-        self._session = MountSession(self._workspaces, name, mountpoint, self._disk, allow_other=allow_other)
+        with lent(repository.folder, mountpoint):
+            self._session = MountSession(self._workspaces, name, mountpoint, self._disk, allow_other=allow_other)
 
     async def run(self, ready: Any) -> None:
         changes = Changes(lambda ws: self._workspaces.get(ws or self._name).overlay)

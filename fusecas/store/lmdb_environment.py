@@ -147,7 +147,7 @@ class LmdbEnvironment:
             try:
                 with self._translated():
                     env = lmdb.open(
-                        os.fspath(self.folder),
+                        os.fsencode(self.folder),  # it takes no text that is not UTF-8
                         map_size=size,
                         max_dbs=MAX_TABLES,
                         max_readers=MAX_READERS,

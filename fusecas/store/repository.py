@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fusecas.errors import AlreadyExists, DiskFull, InUse, PathNotFound, PermissionProblem, RepositoryNotFound
-from fusecas.store import heads
+from fusecas.errors import AlreadyExists, DiskFull, InUse, PathNotFound, PermissionProblem, Refused, RepositoryNotFound
+from fusecas.store import adopted, heads
 from fusecas.store.descent import Belongs
+from fusecas.store.durable import sync_folder
 from fusecas.store.store import Store
 
 FOLDER = ".fusecas"
@@ -119,11 +120,19 @@ class Repository:
 
 
 def find(start: Path) -> Path:
-    """The repository's folder that is nearest, here or upward; in a mount, the one that is mounted."""
+    """The repository's folder that is nearest, here or upward; in a mount, the one that is mounted; of an adopted
+    folder, the one beside it."""
     for place in (start, *start.parents):
         for folder in (place / FOLDER, place / FOLDER / "repo"):  # the second one if we are in its mount
-            if os.path.isdir(folder / "store"):  # not Path.is_dir: it raises in a mount whose daemon is gone
+            if adopted.is_repository(folder):
                 return folder.resolve()
+        if (found := adopted.repository_of(place)) is not None:
+            return found.resolve()
+        if (folder_now := adopted.is_before(place)) is not None:
+            raise Refused(
+                f"{place} is {folder_now} as it was before it was adopted",
+                hint=f"cd {folder_now} goes to the workspace",
+            )
     raise RepositoryNotFound(f"no repository in {start} or above", hint="fusecas init makes one here")
 
 
@@ -155,14 +164,6 @@ def _building(folder: Path) -> Iterator[Path]:
         if error.errno in DISK_FULL:
             raise DiskFull(f"no space left for {folder}") from error
         raise
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def own_files(folder: Path) -> Belongs:

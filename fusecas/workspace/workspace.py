@@ -15,9 +15,10 @@ from typing import Protocol
 from fusecas import _native
 from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem, TooLarge
 from fusecas.store import heads, trees
+from fusecas.store.durable import sync_folder
 from fusecas.store.heads import Head
 from fusecas.store.ids import Kind, LayerId, StateId, TimesId
-from fusecas.store.repository import Repository, sync_folder
+from fusecas.store.repository import Repository
 from fusecas.store.rows import Live, Operation, Range
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction

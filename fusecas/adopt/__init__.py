@@ -1,0 +1,1 @@
+"""Folders that are taken over and given back (docs/dev/adopt.md)."""
