@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from fusecas.errors import Damaged, InUse
 from fusecas.store import heads, history, trees
+from fusecas.store.durable import sync_folder
 from fusecas.store.heads import Head
 from fusecas.store.ids import ObjectId, TimesId
-from fusecas.store.repository import Repository, sync_folder
+from fusecas.store.repository import Repository
 from fusecas.store.rows import Baseline, Live, Operation
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.verify import Progress, VerifyReport, verify
