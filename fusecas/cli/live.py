@@ -1,11 +1,7 @@
 """The workspace as a live directory: mount, umount."""
 
-import json
 import os
-import select
-import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +10,13 @@ import click
 from fusecas.cli import output
 from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
-from fusecas.client import Client, NoDaemon, to_exception
-from fusecas.errors import EnvironmentProblem, InUse
+from fusecas.client import Client, NoDaemon
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
 
 WORK = "work"
-PATIENCE = 60.0
-PATIENCE_IF_LAZY = 1.0
 MOUNTPOINT_VARIABLES = ("FUSECAS_WORK", "STATEKIT_WORK")
 
 
@@ -44,38 +37,29 @@ def mount(
 
     Example: fusecas mount && cd .fusecas/work
     """
+    from fusecas import starting
     from fusecas.store.heads import DEFAULT
 
     repository = repository_folder(repo).absolute()
     # As the table of mounts will have it; what a daemon that was killed has left can't be looked at, which is no harm.
     place = Path(os.path.realpath(mountpoint(folder, repository)))
-    words = _daemon(repository, ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT, place, allow_other=allow_other)
+    name = ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT
+    words = starting.daemon(repository, name, place, allow_other=allow_other)
     if ws is not None and folder is not None and (source := _place_of(repository, ws)) is not None:
         return _show_at(source, place, call)
     if foreground:
         os.execv(sys.executable, [*words, "-1"])
-    _start(words, repository)
+    starting.start(words, repository)
     if not call.as_json:
         print(f"mounted at {output.printable(str(place))}")
     return output.path_fields(os.fsencode(place), "mountpoint")
 
 
-def _daemon(repository: Path, name: str, place: Path, *, allow_other: bool = False) -> list[str]:
-    return [sys.executable, "-m", "fusecas.daemon.serve", str(repository), name, str(place), str(int(allow_other))]
-
-
 def serving(repository: Path) -> Client:
     """The daemon of a repository; if there is none, one is started where it was mounted last, or by default."""
-    try:
-        return Client(repository)
-    except NoDaemon:
-        from fusecas.mount.mountpoint import recorded
-        from fusecas.store.heads import DEFAULT
+    from fusecas import starting
 
-    place = recorded(repository) or Path(os.path.realpath(mountpoint(None, repository)))
-    with suppress(InUse):  # somebody else was faster
-        _start(_daemon(repository, DEFAULT, place), repository)
-    return Client(repository)
+    return starting.serving(repository, mountpoint(None, repository))
 
 
 def _place_of(repository: Path, name: str) -> bytes | None:
@@ -107,32 +91,6 @@ def mountpoint(folder: Path | None, repository: Path) -> Path:
     return repository / WORK
 
 
-def _start(words: list[str], repository: Path) -> None:
-    """Start the daemon, and wait until its mount answers or it has said why not."""
-    run = repository / "run"
-    run.mkdir(mode=0o700, exist_ok=True)
-    answer, say = os.pipe()
-    with (run / "log").open("ab") as log:
-        starting = subprocess.Popen(
-            [*words, str(say), "detached"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(say,),
-            start_new_session=True,
-            cwd="/",
-        )
-    os.close(say)
-    starting.wait()
-    with os.fdopen(answer, "rb") as answers:
-        said = answers.read()
-    if not said:
-        raise EnvironmentProblem("the daemon died before its mount answered", hint=f"see {run / 'log'}")
-    problem = json.loads(said)
-    if problem:
-        raise to_exception(problem)
-
-
 @verb("umount")
 @click.option("--lazy", is_flag=True, help="Even if somebody is in it: it goes when they leave.")
 def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
@@ -140,27 +98,10 @@ def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas umount
     """
-    folder = repository_folder(repo)
-    try:
-        client = Client(folder)
-    except NoDaemon:
-        from fusecas.mount.mountpoint import clear_away
+    from fusecas import starting
 
-        if clear_away(folder):  # what a daemon that was killed has left
-            return {}
-        raise
-    with client:
-        daemon = os.pidfd_open(client.call("hello")["pid"])
-        try:
-            client.call("umount", lazy=lazy)
-            # It ends once all is durable.
-            has_ended = select.select([daemon], [], [], PATIENCE_IF_LAZY if lazy else PATIENCE)[0]
-            if lazy and not has_ended:
-                output.note("somebody is in it: its daemon ends when they leave")
-            elif not has_ended:
-                raise EnvironmentProblem("the daemon does not end", hint=f"see {folder / 'run' / 'log'}")
-        finally:
-            os.close(daemon)
+    if not starting.end(repository_folder(repo), lazy=lazy):
+        output.note("somebody is in it: its daemon ends when they leave")
     return {}
 
 
