@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 from fusecas import executor
 from fusecas.client import Client
 from fusecas.errors import EnvironmentProblem, UsageError
-from fusecas.executor import CannotStart, Command, Done, Stream, execute
+from fusecas.executor import CannotStart, Command, Done, Stream
 from fusecas.wire import path_of
 
 RUN_VARIABLE = "FUSECAS_RUN"
@@ -32,6 +32,10 @@ class Program(NamedTuple):
         if self.shell is not None:
             return {"shell": [os.fsdecode(self.shell)]}
         return {"argv": [os.fsdecode(each) for each in self.argv]}
+
+
+Execute = Callable[[Command, Sequence[bytes], Sequence[BinaryIO], Sequence[BinaryIO], int], Done]
+"""(command, its two log files, where its stdout and stderr go beside them, a descriptor whose readability ends it)."""
 
 
 class Came(NamedTuple):
@@ -56,10 +60,14 @@ def run(
     umask: int = 0o022,
     timeout: float | None = None,
     deed: Mapping[str, Any],
+    execute: Execute | None = None,
     **options: Any,
 ) -> Came:
     """`place`: where the workspace is; a `cwd` elsewhere means its root. `stdout`, `stderr`: where the output goes,
-    beside the record. `options`: ws, message, serve, keep, max_age."""
+    beside the record. `options`: ws, message, serve, keep, max_age.
+
+    `execute`: who executes it, if not this process; it tells the daemon first what the command descends from
+    (run.executor)."""
     cwd = cwd if cwd.is_relative_to(place) else place
     begun = client.call(
         "run.begin",
@@ -69,7 +77,7 @@ def run(
         env=[[os.fsdecode(name), os.fsdecode(value)] for name, value in env.items()],
         umask=umask,
         privileged=os.geteuid() == 0,
-        executor=os.getpid(),
+        executor=os.getpid() if execute is None else 0,
         **options,
         **deed,
     )
@@ -81,7 +89,8 @@ def run(
         b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent),
     }
     command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout)
-    done = _executed(command, [path_of(each) for each in begun["logs"]], stdout, stderr, client.fileno())
+    logs = [path_of(each) for each in begun["logs"]]
+    done = (execute or executed)(command, logs, stdout, stderr, client.fileno())
     if done.abandoned:
         raise EnvironmentProblem("the daemon has gone: the command was ended", hint="what it did is uncommitted")
     ended = client.call(
@@ -110,13 +119,14 @@ def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list
     return [os.path.realpath(os.path.join(cwd, name))] if name else []
 
 
-def _executed(
+def executed(
     command: Command, logs: Sequence[bytes], stdout: Sequence[BinaryIO], stderr: Sequence[BinaryIO], watched: int
 ) -> Done:
+    """Here, in this process, which has no other children; one that can't be started ends as a shell's would."""
     with ExitStack() as opened:
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
         try:
-            return execute(command, Stream([files[0], *stdout]), Stream([files[1], *stderr]), watched)
+            return executor.execute(command, Stream([files[0], *stdout]), Stream([files[1], *stderr]), watched)
         except CannotStart as failed:
             said = f"{os.fsdecode(command.argv[0])}: {failed.error.strerror}\n".encode(errors="surrogateescape")
             for each in (files[1], *stderr):

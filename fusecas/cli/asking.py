@@ -17,7 +17,7 @@ ws_option = click.option(
 )
 
 
-def chosen_workspace(ws: str | None) -> dict[str, str]:
+def chosen_workspace(ws: str | None) -> dict[str, Any]:
     """As a parameter of a call; none if whoever answers is to choose."""
     name = ws or os.environ.get(WORKSPACE_VARIABLE) or _around(Path.cwd())
     return {} if name is None else {"ws": name}

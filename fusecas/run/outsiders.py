@@ -22,13 +22,13 @@ class Outsider(NamedTuple):
 class Watch:
     """Sees every change in a workspace while a command runs, in the mount's own thread.
 
-    `executor`: the process that all of the command descends from. `held`: inodes that were open for writing when it
-    began: who writes to one of them, can't be told.
+    `executor`: the process that all of the command descends from (0: it is not there yet). `held`: inodes that were
+    open for writing when it began: who writes to one of them, can't be told.
     """
 
     def __init__(self, executor: int, held: Set[int], path_of: Callable[[int, bytes], bytes | None]) -> None:
         self.outsider: Outsider | None = None
-        self._executor = executor
+        self.executor = executor
         self._held = held
         self._path_of = path_of
         self._known: dict[tuple[int, int], bool] = {}
@@ -50,7 +50,7 @@ class Watch:
             if found is None:
                 break
             key = (pid, found[1])
-            if pid == self._executor or self._known.get(key):
+            if pid == self.executor or self._known.get(key):
                 verdict = True
                 break
             if key in self._known:

@@ -171,6 +171,12 @@ class LmdbEnvironment:
             self._env.close()
         self.locks_open_here.discard(self._lock)
 
+    def leave_to_parent(self) -> None:
+        """In a process that was forked from the one that opened it: it can be opened here again. Takes no locks, which
+        threads of the parent may have held."""
+        self._env.close()
+        self.locks_open_here.discard(self._lock)
+
     def reader_check(self) -> int:
         """Free the slots of readers that were killed: they keep freed space from being reused."""
         return int(self._env.reader_check())

@@ -45,6 +45,11 @@ def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     }
 
 
+def seal(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
+    """What is uncommitted gets into the store, and stays so: `@live` then names all of it."""
+    return {"state": _workspace(workspaces, checked(parameters, **WHERE)).seal().hex()}
+
+
 def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     given = checked(parameters, ref=(str, REQUIRED), **WHERE, **WHO)
     workspace = _workspace(workspaces, given)
@@ -109,6 +114,7 @@ def ws_rm(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 CALLS: dict[str, Call] = {
     "status": status,
     "commit": commit,
+    "seal": seal,
     "checkout": checkout,
     "undo": undo,
     "redo": redo,
