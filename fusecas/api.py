@@ -457,13 +457,13 @@ class Workspace:
 
     def status(self) -> Status:
         """What is uncommitted. It costs what has changed, not what the workspace holds."""
-        changes = self._ask("status")["changes"]
+        found = self._ask("status")
         letters: dict[str, list[str]] = {}
-        for each in changes:
+        for each in found["changes"]:
             letters.setdefault(each["letter"], []).append(os.fsdecode(path_of(each)))
         modified = sorted(path for letter in "MTm" for path in letters.get(letter, ()))
-        added, deleted, touched = (tuple(letters.get(letter, ())) for letter in "ADt")
-        return Status(added, tuple(modified), deleted, touched)
+        touched = tuple(os.fsdecode(path_of(each)) for each in found.get("touched", ()))
+        return Status(tuple(letters.get("A", ())), tuple(modified), tuple(letters.get("D", ())), touched)
 
     def diff(self, a: str = "@", b: str = "@live", *, paths: Sequence[AnyPath] = (), renames: bool = True) -> Diff:
         """What leads from `a` to `b` (from the head to what is uncommitted), in `paths` if there are any."""

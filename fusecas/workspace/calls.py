@@ -46,8 +46,8 @@ def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 
 
 def seal(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    """What is uncommitted gets into the store, and stays so: `@live` then names all of it."""
-    return {"state": _workspace(workspaces, checked(parameters, **WHERE)).seal().hex()}
+    workspace = _workspace(workspaces, checked(parameters, **WHERE))
+    return {"workspace": workspace.name, "state": workspace.seal().hex()}
 
 
 def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
