@@ -225,16 +225,26 @@ def test_an_exception_in_the_host_ends_the_run_before_it_is_heard_of(project: Pr
 
 def test_the_host_killed_ends_the_run(project: Project, work: fusecas.Workspace) -> None:
     started, mark = project.folder / "started", f"sleep 986{os.getpid()}"
+    forked = project.folder / "forked"
     script = (
-        "import os, sys, fusecas\n"
-        "if os.fork() == 0: os.execvp('sleep', ['sleep', '600'])\n"
+        "import os, pathlib, signal, sys, threading, fusecas\n"
         "with fusecas.open(sys.argv[1]) as repo:\n"
-        "    repo.workspace().run(sys.argv[2])\n"
+        "    threading.Thread(target=repo.workspace().run, args=sys.argv[2:3]).start()\n"
+        "    input()\n"
+        "    if os.fork() == 0:\n"  # it holds all that its parent has open
+        "        pathlib.Path(sys.argv[3]).touch()\n"
+        "        signal.pause()\n"
+        "    signal.pause()\n"
     )
     text = f"echo half > half; touch {started}; {mark}; true"
-    process = subprocess.Popen([sys.executable, "-c", script, str(project.folder), text], start_new_session=True)
+    words = [sys.executable, "-c", script, str(project.folder), text, str(forked)]
+    process = subprocess.Popen(words, start_new_session=True, stdin=subprocess.PIPE, bufsize=0)
+    assert process.stdin is not None
     until(started.exists)
+    process.stdin.write(b"\n")
+    until(forked.exists)
     process.kill()
+    process.stdin.close()
     process.wait(TIMEOUT)
     until(lambda: not sleepers(mark))
     os.killpg(process.pid, signal.SIGKILL)
