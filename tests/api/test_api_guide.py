@@ -1,4 +1,4 @@
-"""docs/api.md held to its word: its examples in a row, in one session, against a real mount."""
+"""docs/api.md and docs/from-statekit.md held to their word: their examples in a row, against a real mount."""
 
 import doctest
 import os
@@ -10,19 +10,23 @@ import pytest
 import fusecas
 from tests.api.conftest import Project
 
-PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "api.md"
 
 
-def test_the_examples_give_what_they_show(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "place", "examples"), [("api.md", "project", 30), ("from-statekit.md", "kit", 9)])
+def test_the_examples_give_what_they_show(
+    page: str, place: str, examples: int, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(project.folder)
-    project.repository = project.folder / "project" / ".fusecas"
+    project.repository = project.folder / place / ".fusecas"
     project.work = project.repository / "work"
     mask = os.umask(0o022)
     try:
-        failed, tried = doctest.testfile(str(PAGE), module_relative=False, optionflags=doctest.REPORT_NDIFF)
+        failed, tried = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=doctest.REPORT_NDIFF)
     finally:
         os.umask(mask)
-    assert failed == 0 and tried >= 30
+    assert failed == 0 and tried >= examples
 
 
 def test_the_page_has_every_call_and_every_field() -> None:
