@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fusecas.results import Diff as Diff
     from fusecas.results import HistoryEntry as HistoryEntry
     from fusecas.results import LayerInfo as LayerInfo
+    from fusecas.results import Missed as Missed
     from fusecas.results import Moved as Moved
     from fusecas.results import Output as Output
     from fusecas.results import Renamed as Renamed

@@ -15,15 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from blake3 import blake3
 
 from fusecas import asking, looking, runner, starting
 from fusecas.client import Client, NoDaemon
-from fusecas.errors import CommandFailed, InUse, RepositoryNotFound, UsageError
+from fusecas.errors import CommandFailed, InUse, RepositoryNotFound, StillRunning, UsageError
 from fusecas.executor import GRACE, TIMED_OUT, Command, Done, cannot_start
 from fusecas.opened import STORES, Connection, Connections
-from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Moved, Output, RunResult, Status
-from fusecas.runner import Came, Program
+from fusecas.outlet import Kept, Sink
+from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Moved, Output, RunResult, Status
+from fusecas.runner import Came, Input, Program
 from fusecas.runner_child import Child
 from fusecas.store import heads
 from fusecas.store.repository import FOLDER, Repository
@@ -264,35 +267,40 @@ class Workspace:
         max_age: float | None = None,
         timeout: float | None = None,
         umask: int = UMASK,
+        stdin: bytes | None = None,
+        retry: bool = False,
+        on_failure: Literal["keep", "rollback"] = "keep",
+        dirty: Literal["layer", "fail"] = "layer",
+        wait: bool = False,
         check: bool = False,
     ) -> RunResult:
         """Run a command; what it changes becomes a layer, and the next time its result is put in place instead.
 
         `command`: a text for /bin/sh, or a list of words. `cwd`: from the workspace's root. `env`: all variables that
-        it sees (those of this process, if left out). `cache=False`: run it, and don't remember the result; `refresh`:
-        run it, and remember the new one; `max_age` (seconds): an older result is not served; `pure`: serve it though it
-        changes nothing, since only its output matters. `timeout` in seconds. stdin is empty.
+        it sees (those of this process, if left out). `stdin`: what it reads. `cache=False`: run it, and don't remember
+        the result; `refresh`: run it, and remember the new one; `max_age` (seconds): an older result is not served;
+        `pure`: serve it though it changes nothing, since only its output matters. `timeout` in seconds.
+
+        `dirty="fail"`: Refused if something is uncommitted, which else becomes a layer before it. `on_failure`: what is
+        made of what it had changed if it fails. `retry`: put back first what was there before its last run, which
+        failed. `wait`: while another command runs here; without it, StillRunning.
 
         A command that fails is no exception, unless `check` is set: CommandFailed then has the result.
         """
         program = _program(command)
-        if runner.RUN_VARIABLE in os.environ:
-            return _checked(self._run_nested(program, cwd, env, timeout), check)
-        with self.repo._serving() as connection:
+        with self.repo._serving() as connection, _source(self.repo.folder, stdin) as source:
+            if runner.RUN_VARIABLE in os.environ and (outer := self._outer(connection)):
+                return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             place = self.repo._place(connection, self.name)
             said: list[bytes] = []
 
             def execute(
-                command: Command,
-                logs: Sequence[bytes],
-                _out: Sequence[BinaryIO],
-                _err: Sequence[BinaryIO],
-                watched: int,
+                command: Command, logs: Sequence[bytes], limit: int, _sinks: tuple[Sink, Sink], watched: int
             ) -> Done:
-                with Child() as child:
+                with Child(command.stdin) as child:
                     number = os.fsdecode(command.env[runner.RUN_VARIABLE.encode()])
                     connection.client.call("run.executor", run=number, executor=child.pid)
-                    done = child.execute(command, logs, watched)
+                    done = child.execute(command, logs, limit, watched)
                 said[:] = [Path(os.fsdecode(each)).read_bytes() for each in logs]
                 return done
 
@@ -303,10 +311,11 @@ class Workspace:
                     place=place,
                     cwd=_inside(place, cwd),
                     env=_variables(env),
-                    stdout=(),
-                    stderr=(),
+                    stdout=Kept(0),
+                    stderr=Kept(0),
                     umask=umask,
                     timeout=timeout,
+                    stdin=source,
                     deed=self.repo._deed(),
                     execute=execute,
                     ws=self.name,
@@ -315,11 +324,25 @@ class Workspace:
                     keep=cache,
                     max_age=None if max_age is None else int(max_age * SECOND),
                     pure=pure,
+                    retry=retry,
+                    on_failure=on_failure,
+                    dirty=dirty,
+                    wait=wait,
                 )
+            except StillRunning:
+                if (outer := self._outer(connection)) is None:
+                    raise
+                return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             except BaseException:
                 connection.client.leave()  # the run is over, and the workspace free, before anybody hears of this
                 raise
         return _checked(self._result(came, said), check)
+
+    def _outer(self, connection: Connection) -> str | None:
+        """The number of the run in this workspace that we are part of, if we are."""
+        claimed = os.environ.get(runner.RUN_VARIABLE)
+        found: str | None = connection.client.call("place", ws=self.name, pid=os.getpid(), run=claimed)["run"]
+        return found
 
     def _result(self, came: Came, said: list[bytes]) -> RunResult:
         answer = came.answer
@@ -345,21 +368,28 @@ class Workspace:
             edits=answer.get("edits"),
             mixed=answer.get("mixed"),
             killed=() if done is None else done.killed,
+            missed=_missed(answer.get("missed")),
             nested=False,
         )
 
     def _run_nested(
-        self, program: Program, cwd: AnyPath | None, env: Mapping[str, str] | None, timeout: float | None
+        self,
+        outer: str,
+        program: Program,
+        cwd: AnyPath | None,
+        env: Mapping[str, str] | None,
+        timeout: float | None,
+        stdin: bytes | None,
     ) -> RunResult:
         """Part of the run that this process belongs to: it is executed, and that is all."""
-        output = self._executed(program, cwd, env, timeout)
+        output = self._executed(program, cwd, env, timeout, stdin)
         return RunResult(
             **{each: getattr(output, each) for each in Output.__slots__},
             hash=None,
             cached=False,
             state=None,
             age=None,
-            run=os.environ[runner.RUN_VARIABLE],
+            run=outer,
             workspace=self.name,
             added=0,
             removed=0,
@@ -367,6 +397,7 @@ class Workspace:
             edits=None,
             mixed=None,
             killed=(),
+            missed=None,
             nested=True,
         )
 
@@ -377,19 +408,30 @@ class Workspace:
         cwd: AnyPath | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        stdin: bytes | None = None,
         check: bool = False,
     ) -> Output:
         """Run a command, and that is all: no layer, no record. What it changes is uncommitted."""
-        return _checked(self._executed(_program(command), cwd, env, timeout), check)
+        return _checked(self._executed(_program(command), cwd, env, timeout, stdin), check)
 
     def _executed(
-        self, program: Program, cwd: AnyPath | None, env: Mapping[str, str] | None, timeout: float | None
+        self,
+        program: Program,
+        cwd: AnyPath | None,
+        env: Mapping[str, str] | None,
+        timeout: float | None,
+        stdin: bytes | None,
     ) -> Output:
         place = self.path
         variables = {**_variables(env), b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent)}
         # Files, not pipes: what it leaves running may hold them as long as it likes.
-        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            exit_code, timed_out = _wait(program.words(), _inside(place, cwd), variables, stdout, stderr, timeout)
+        with (
+            _source(self.repo.folder, stdin) as source,
+            tempfile.TemporaryFile() as stdout,
+            tempfile.TemporaryFile() as stderr,
+        ):
+            streams = (subprocess.DEVNULL if source is None else source.descriptor, stdout, stderr)
+            exit_code, timed_out = _wait(program.words(), _inside(place, cwd), variables, streams, timeout)
             said = []
             for each in (stdout, stderr):
                 each.seek(0)
@@ -542,22 +584,45 @@ def _said(said: Sequence[bytes]) -> dict[str, Any]:
     }
 
 
+def _missed(told: Mapping[str, Any] | None) -> Missed | None:
+    if told is None:
+        return None
+    touched = tuple(os.fsdecode(path_of(each)) for each in told["touched"])
+    return Missed(tuple(told["env"]), tuple(told["host"]), touched, tuple(told["other"]))
+
+
 def _content(snapshot: "Snapshot", content: str) -> bytes:
     return b"".join(snapshot.iter_content(bytes.fromhex(content)))
+
+
+@contextmanager
+def _source(folder: Path, data: bytes | None) -> Iterator[Input | None]:
+    """What a command reads, as a file that it can't write to."""
+    if data is None:
+        yield None
+        return
+    with tempfile.TemporaryFile(dir=folder / "run") as file:
+        file.write(data)
+        file.flush()
+        descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield Input(descriptor, blake3(data).digest())
+        finally:
+            os.close(descriptor)
 
 
 def _wait(
     words: Sequence[bytes],
     cwd: Path,
     env: Mapping[bytes, bytes],
-    stdout: IO[bytes],
-    stderr: IO[bytes],
+    streams: tuple[int, IO[bytes], IO[bytes]],
     timeout: float | None,
 ) -> tuple[int, bool]:
     """(exit code, whether it was ended because of its time), of a command in a session of its own."""
+    stdin, stdout, stderr = streams
     try:
         process = subprocess.Popen(
-            words, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+            words, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
         )
     except OSError as error:
         stderr.write(words[0] + f": {error.strerror}\n".encode())

@@ -31,7 +31,7 @@ class Client:
     """One connection. A call raises what the daemon answered as the exception that it was there."""
 
     def __init__(self, folder: Path, *, patience: float = PATIENCE) -> None:
-        self._folder = folder
+        self.folder = folder
         self._number = 0
         self._notifications: deque[dict[str, Any]] = deque()
         self._socket = _connected(folder, patience)
@@ -131,7 +131,7 @@ class Client:
         return answer
 
     def _silence(self) -> NoAnswer:
-        return NoAnswer(f"the daemon of {self._folder} does not answer", hint="fusecas doctor says more")
+        return NoAnswer(f"the daemon of {self.folder} does not answer", hint="fusecas doctor says more")
 
 
 def _connected(folder: Path, patience: float) -> socket.socket:

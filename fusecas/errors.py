@@ -39,6 +39,10 @@ class BadName(UsageError):
     """A name that the rules for names refuse."""
 
 
+class BadConfiguration(UsageError):
+    """A configuration file says what can't be."""
+
+
 class NotFound(FusecasError):
     exit_code = 3
 
@@ -79,6 +83,10 @@ class Conflict(Refused):
 
 class InUse(Refused):
     pass
+
+
+class StillRunning(InUse):
+    """A command is running in the workspace."""
 
 
 class AmbiguousPrefix(Refused):

@@ -37,6 +37,17 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Missed:
+    """What alone was different from a run whose result is known: the names of variables, what of the machine, files
+    that were touched, parts of the key."""
+
+    env: tuple[str, ...]
+    host: tuple[str, ...]
+    touched: tuple[str, ...]
+    other: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult(Output):
     """What a run came to.
 
@@ -44,7 +55,8 @@ class RunResult(Output):
     was put in place; `age` is then how many seconds ago that was recorded. `state`: all content after it. `edits`: the
     layer of what was uncommitted before it. `mixed`: who else changed something meanwhile; such a result is never
     served. `killed`: what it left running, and was made to end. `run`: the number of the execution (`fusecas logs`).
-    `nested`: it was part of the run that this process belongs to, and has no layer of its own.
+    `missed`: why it was executed, if a result of the same command on this content was known. `nested`: it was part of
+    the run that this process belongs to, and has no layer of its own.
     """
 
     hash: str | None
@@ -59,6 +71,7 @@ class RunResult(Output):
     edits: str | None
     mixed: str | None
     killed: tuple[str, ...]
+    missed: Missed | None
     nested: bool
 
     @property

@@ -7,15 +7,17 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from fusecas import executor
 from fusecas.client import Client
 from fusecas.errors import EnvironmentProblem, UsageError
 from fusecas.executor import CannotStart, Command, Done, Stream
+from fusecas.outlet import Sink
 from fusecas.wire import path_of
 
 RUN_VARIABLE = "FUSECAS_RUN"
+RUN_REPOSITORY, RUN_WORKSPACE = "FUSECAS_RUN_REPOSITORY", "FUSECAS_RUN_WORKSPACE"
 SHELL = b"/bin/sh"
 
 
@@ -34,8 +36,16 @@ class Program(NamedTuple):
         return {"argv": [os.fsdecode(each) for each in self.argv]}
 
 
-Execute = Callable[[Command, Sequence[bytes], Sequence[BinaryIO], Sequence[BinaryIO], int], Done]
-"""(command, its two log files, where its stdout and stderr go beside them, a descriptor whose readability ends it)."""
+class Input(NamedTuple):
+    """What a command reads: a descriptor, and the id of the content that is there."""
+
+    descriptor: int
+    id: bytes
+
+
+Execute = Callable[[Command, Sequence[bytes], int, tuple[Sink, Sink], int], Done]
+"""(command, its two log files, how much of each is recorded, where its stdout and stderr go beside them, a descriptor
+whose readability ends it)."""
 
 
 class Came(NamedTuple):
@@ -55,20 +65,21 @@ def run(
     place: Path,
     cwd: Path,
     env: Mapping[bytes, bytes],
-    stdout: Sequence[BinaryIO],
-    stderr: Sequence[BinaryIO],
+    stdout: Sink,
+    stderr: Sink,
     umask: int = 0o022,
     timeout: float | None = None,
+    stdin: Input | None = None,
+    began: Callable[[Mapping[str, Any]], None] = lambda _: None,
     deed: Mapping[str, Any],
     execute: Execute | None = None,
     **options: Any,
 ) -> Came:
-    """`place`: where the workspace is; a `cwd` elsewhere means its root. `stdout`, `stderr`: where the output goes,
-    beside the record. `options`: ws, message, serve, keep, max_age.
+    """`place`: where the workspace is, in which `cwd` lies. `stdout`, `stderr`: where the output goes,
+    beside the record. `began`: told what the daemon says before the command begins. `options`: of `run.begin`.
 
     `execute`: who executes it, if not this process; it tells the daemon first what the command descends from
     (run.executor)."""
-    cwd = cwd if cwd.is_relative_to(place) else place
     begun = client.call(
         "run.begin",
         program=program.as_parameter(),
@@ -78,19 +89,25 @@ def run(
         umask=umask,
         privileged=os.geteuid() == 0,
         executor=os.getpid() if execute is None else 0,
+        stdin=None if stdin is None else stdin.id.hex(),
         **options,
         **deed,
     )
+    began(begun)
     if begun["cached"]:
         return Came(begun["exit"], None, True, begun, None)
     seen = {
         **env,
         RUN_VARIABLE.encode(): begun["run"].encode(),
+        RUN_REPOSITORY.encode(): os.fsencode(client.folder),
+        RUN_WORKSPACE.encode(): begun["workspace"].encode(),
         b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent),
+        **({b"HOME": os.fsencode(place)} if begun["home"] == "workspace" else {}),
     }
-    command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout)
+    descriptor = None if stdin is None else stdin.descriptor
+    command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout, descriptor)
     logs = [path_of(each) for each in begun["logs"]]
-    done = (execute or executed)(command, logs, stdout, stderr, client.fileno())
+    done = (execute or executed)(command, logs, begun["output_limit"], (stdout, stderr), client.fileno())
     if done.abandoned:
         raise EnvironmentProblem("the daemon has gone: the command was ended", hint="what it did is uncommitted")
     ended = client.call(
@@ -101,7 +118,7 @@ def run(
         started=done.started,
         ended=done.ended,
         killed=list(done.killed),
-        keep=not done.cut and not done.timed_out,
+        keep=not (done.cut or done.timed_out or done.is_long),
         **deed,
     )
     return Came(done.exit, done.signal, False, {**begun, **ended}, done)
@@ -119,28 +136,29 @@ def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list
     return [os.path.realpath(os.path.join(cwd, name))] if name else []
 
 
-def executed(
-    command: Command, logs: Sequence[bytes], stdout: Sequence[BinaryIO], stderr: Sequence[BinaryIO], watched: int
-) -> Done:
+def executed(command: Command, logs: Sequence[bytes], limit: int, sinks: tuple[Sink, Sink], watched: int) -> Done:
     """Here, in this process, which has no other children; one that can't be started ends as a shell's would."""
     with ExitStack() as opened:
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
+        streams = [Stream(file, sink, limit) for file, sink in zip(files, sinks, strict=True)]
         try:
-            return executor.execute(command, Stream([files[0], *stdout]), Stream([files[1], *stderr]), watched)
+            return executor.execute(command, streams[0], streams[1], watched)
         except CannotStart as failed:
             said = f"{os.fsdecode(command.argv[0])}: {failed.error.strerror}\n".encode(errors="surrogateescape")
-            for each in (files[1], *stderr):
-                each.write(said)
-                each.flush()
+            files[1].write(said)
+            sinks[1].offer(said)
             now = time.time_ns()
             code = executor.cannot_start(failed.error)
             return Done(code, None, now, now, (), timed_out=False, cut=False, abandoned=False)
 
 
-def refuse_own_files(place: Path) -> None:
-    """A descriptor on a file of the workspace would be input and result at once."""
+def refuse_own_files(place: Path, *, reads: bool = False) -> None:
+    """A descriptor on a file of the workspace would be input and result at once. `reads`: what is on stdin is read
+    before the command begins, which does no harm."""
     workspace = os.stat(place).st_dev
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if descriptor == 0 and reads:
+            continue
         found = os.fstat(descriptor)
         if found.st_dev == workspace and os.path.isfile(f"/proc/self/fd/{descriptor}"):
             raise UsageError(

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from fusecas.errors import EnvironmentProblem
 from fusecas.executor import Command, Done
@@ -25,7 +25,8 @@ ERRORS = "surrogateescape"
 class Child:
     """Owns the process, from its start to its end. Use it in a `with`: whatever happens, nothing of it is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, stdin: int | None = None) -> None:
+        """`stdin`: a descriptor that the command is to read."""
         if not sys.executable:
             raise EnvironmentProblem("no Python to execute commands with: sys.executable is empty")
         # Alone with the standard library and this package: whatever the host has set up for itself is no matter.
@@ -38,6 +39,7 @@ class Child:
             env={},
             cwd="/",
             start_new_session=True,
+            pass_fds=() if stdin is None else (stdin,),
         )
         self.pid = self._process.pid
 
@@ -61,7 +63,7 @@ class Child:
             with suppress(BrokenPipeError):
                 stdin.close()
 
-    def execute(self, command: Command, logs: Sequence[bytes], watched: int) -> Done:
+    def execute(self, command: Command, logs: Sequence[bytes], limit: int, watched: int) -> Done:
         told = {
             "asked_by": os.getpid(),
             "argv": [_text(each) for each in command.argv],
@@ -69,7 +71,9 @@ class Child:
             "env": [[_text(name), _text(value)] for name, value in command.env.items()],
             "umask": command.umask,
             "timeout": command.timeout,
+            "stdin": command.stdin,
             "logs": [_text(each) for each in logs],
+            "limit": limit,
         }
         with suppress(BrokenPipeError):  # it has died: it has said why, or nothing
             _pipe(self._process.stdin).write(json.dumps(told).encode() + b"\n")
@@ -87,6 +91,7 @@ class Child:
 
 def main() -> None:
     """The child: reads a command, executes it, says what it came to."""
+    from fusecas.outlet import Kept
     from fusecas.runner import executed
 
     given = json.loads(sys.stdin.buffer.readline())
@@ -96,15 +101,16 @@ def main() -> None:
         {_bytes(name): _bytes(value) for name, value in given["env"]},
         given["umask"],
         given["timeout"],
+        given["stdin"],
     )
-    nobody: Sequence[BinaryIO] = ()
+    logs = [_bytes(each) for each in given["logs"]]
     with select.epoll() as end:  # readable when one of these is
         end.register(sys.stdin.fileno(), select.EPOLLIN)
         asked_by = os.pidfd_open(given["asked_by"])
         if os.getppid() != given["asked_by"]:
             return
         end.register(asked_by, select.EPOLLIN)
-        done = executed(command, [_bytes(each) for each in given["logs"]], nobody, nobody, end.fileno())
+        done = executed(command, logs, given["limit"], (Kept(0), Kept(0)), end.fileno())
     os.write(1, json.dumps(done._asdict()).encode())
 
 

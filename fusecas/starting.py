@@ -34,7 +34,10 @@ def serving(repository: Path, place: Path) -> Client:
 
 
 def start(words: list[str], repository: Path) -> None:
-    """Start the daemon, and wait until its mount answers or it has said why not."""
+    """Start the daemon, and wait until its mount answers or it has said why not. It is part of no run, though one may
+    have started it: it serves whoever comes."""
+    from fusecas.runner import RUN_VARIABLE
+
     run = repository / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     answer, say = os.pipe()
@@ -47,6 +50,7 @@ def start(words: list[str], repository: Path) -> None:
             pass_fds=(say,),
             start_new_session=True,
             cwd="/",
+            env={name: value for name, value in os.environ.items() if not name.startswith(RUN_VARIABLE)},
         )
     os.close(say)
     starting.wait()

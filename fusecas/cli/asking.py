@@ -19,16 +19,18 @@ ws_option = click.option(
 
 def chosen_workspace(ws: str | None) -> dict[str, Any]:
     """As a parameter of a call; none if whoever answers is to choose."""
-    name = ws or os.environ.get(WORKSPACE_VARIABLE) or _around(Path.cwd())
-    return {} if name is None else {"ws": name}
+    name = ws or os.environ.get(WORKSPACE_VARIABLE)
+    if not name and (root := around(Path.cwd())) is not None:
+        name = root.name
+    return {"ws": name} if name else {}
 
 
-def _around(place: Path) -> str | None:
-    """The workspace NAME if we are in `.fusecas/ws/NAME` of a mount."""
+def around(place: Path) -> Path | None:
+    """The root `.fusecas/ws/NAME` of a workspace, if that is above in a mount."""
     for folder in (place, *place.parents):
         above = folder.parent
         if (above.name, above.parent.name) == ("ws", ".fusecas") and os.path.islink(above.parent / "repo"):
-            return folder.name
+            return folder
     return None
 
 

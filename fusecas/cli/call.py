@@ -10,7 +10,7 @@ import click
 
 class Call:
     """Belongs to the context of click. `verb` is known once its words were read; `repo` and `json_before` are what
-    stood before it."""
+    stood before it. `json_lines`: the answer is the last one of several documents."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
@@ -18,7 +18,8 @@ class Call:
         self.repo: Path | None = None
         self.json_before = False
         # Asked of the words themselves: a call that can't be parsed is answered in JSON too.
-        self.as_json = self._flag("--json")
+        self.json_lines = self._flag("--json=lines")
+        self.as_json = self.json_lines or self._flag("--json")
         self.debug = self._flag("--debug")
 
     @classmethod

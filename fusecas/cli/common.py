@@ -36,6 +36,7 @@ class Verb(click.Command):
 
     name_in_full = ""
     takes_paths = False
+    has_lines = False
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -45,6 +46,9 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if self.has_lines and Call.of(ctx).json_lines:  # click has no options whose value may be left out
+            lines = args.index("--json=lines")
+            args = [*args[:lines], "--json", *args[lines + 1 :]]
         if not self.takes_paths or "--" not in args:
             return super().parse_args(ctx, args)
         at = args.index("--")
@@ -53,7 +57,7 @@ class Verb(click.Command):
         return rest
 
 
-def verb(name: str, *, takes_paths: bool = False) -> Callable[[Function], click.Command]:
+def verb(name: str, *, takes_paths: bool = False, has_lines: bool = False) -> Callable[[Function], click.Command]:
     """A command with `--repo`, `--json`, `--debug`. It returns what is printed as JSON; without it prints itself.
 
     The function gets `call` and `repo`; it may return (result, exit code).
@@ -64,10 +68,11 @@ def verb(name: str, *, takes_paths: bool = False) -> Callable[[Function], click.
         def run(as_json: bool, debug: bool, repo: Path | None, **arguments: Any) -> int:
             call = Call.of(click.get_current_context())
             call.as_json = as_json or call.json_before
+            call.json_lines = call.json_lines and call.as_json
             answer = function(call=call, repo=repo if repo is not None else call.repo, **arguments)
             result, code = answer if isinstance(answer, tuple) else (answer, 0)
             if call.as_json:
-                output.print_json(name, result)
+                output.print_json(call, result)
             return int(code)
 
         options = (
@@ -79,7 +84,7 @@ def verb(name: str, *, takes_paths: bool = False) -> Callable[[Function], click.
         for option in options:
             decorated = option(decorated)
         command = click.command(name.split(" ")[-1], cls=Verb)(decorated)
-        command.name_in_full, command.takes_paths = name, takes_paths
+        command.name_in_full, command.takes_paths, command.has_lines = name, takes_paths, has_lines
         return command
 
     return decorate

@@ -20,27 +20,38 @@ PAINTED_OR_NOT = re.compile("(\033\\[[0-9]*m)")
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-def print_json(verb: str, result: Any) -> None:
-    _print_document({"v": VERSION, "verb": verb, "ok": True, "result": result})
+def print_json(call: "Call", result: Any) -> None:
+    _print_document({**_beginning(call, ok=True), "result": result})
+
+
+def _beginning(call: "Call", *, ok: bool) -> dict[str, Any]:
+    event = {"event": "end"} if call.json_lines else {}
+    return {"v": VERSION, "verb": call.verb, **event, "ok": ok}
 
 
 def report_error(call: "Call", error: FusecasError) -> None:
     """Say what went wrong and what to do next."""
-    hint = error.hint or _nearest_name(error)
     if call.as_json:
-        problem = {
-            "code": error.code,
-            "message": error.message,
-            "hint": hint,
-            "exit": error.exit_code,
-            "details": error.details,
-        }
-        _print_document({"v": VERSION, "verb": call.verb, "ok": False, "error": problem})
+        _print_document({**_beginning(call, ok=False), "error": problem_fields(error)})
     else:
-        sys.stdout.flush()
-        print(f"{paint('fusecas:', 'red', sys.stderr)} {printable(error.message)}", file=sys.stderr)
-        if hint:
-            print(f"  {printable(hint)}", file=sys.stderr)
+        say_error(error)
+
+
+def problem_fields(error: FusecasError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint or _nearest_name(error),
+        "exit": error.exit_code,
+        "details": error.details,
+    }
+
+
+def say_error(error: FusecasError) -> None:
+    sys.stdout.flush()
+    print(f"{paint('fusecas:', 'red', sys.stderr)} {printable(error.message)}", file=sys.stderr)
+    if hint := error.hint or _nearest_name(error):
+        print(f"  {printable(hint)}", file=sys.stderr)
 
 
 def _print_document(document: dict[str, Any]) -> None:

@@ -15,6 +15,9 @@ VERBS = {
     "mount": ("live", "Mount the workspace as a directory."),
     "umount": ("live", "Unmount it; what is uncommitted stays."),
     "run": ("run", "Run a command; its changes become a layer."),
+    "exec": ("exec", "Run a command without recording it."),
+    "shell": ("exec", "A shell in the workspace; its changes become a layer."),
+    "batch": ("batch", "Run commands one after the other."),
     "runs": ("runs", "What was run: when, how long, what it came to."),
     "logs": ("runs", "What a command has said."),
     "status": ("work", "What has changed since the last layer."),
@@ -50,14 +53,14 @@ VERBS = {
 }
 SECTIONS = {
     "Start": ("init", "mount", "umount", "import", "export"),
-    "Work": ("run", "status", "commit", "checkout", "undo", "redo"),
+    "Work": ("run", "batch", "exec", "shell", "status", "commit", "checkout", "undo", "redo"),
     "Fork": ("fork", "ws"),
     "Look": ("runs", "logs", "head", "log", "history", "inspect", "ls", "cat", "diff"),
     "Name": ("tag", "tags"),
     "Keep": ("op", "verify", "gc", "stats", "doctor"),
     "Objects": ("put", "get", "has", "hash", "abbrev", "closure", "refs"),
 }
-OF_THEIR_COMMAND = ("run",)
+OF_THEIR_COMMAND = ("run", "exec", "shell", "batch")
 """Verbs whose exit code is their command's: what goes wrong here has one of its own."""
 OUR_FAILURE = 125
 COMPLETION = "_FUSECAS_COMPLETE"

@@ -1,118 +1,101 @@
 """Commands: run."""
 
-import io
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import chosen_workspace, deed_of, ws_option
-from fusecas.cli.common import check_message, duration, repository_folder, verb
-from fusecas.cli.live import serving
+from fusecas.cli.asking import deed_of, ws_option
+from fusecas.cli.common import check_message, duration, verb
+from fusecas.cli.executing import (
+    Function,
+    Outputs,
+    Site,
+    become,
+    execute_here,
+    program_of,
+    site,
+    warn_of_unused_stdin,
+    where_options,
+)
+from fusecas.cli.missed import missed_text
 from fusecas.cli.work import COUNTS, layer_text, names_text
-from fusecas.errors import RepositoryNotFound, UsageError
-from fusecas.wire import path_of
+from fusecas.errors import StillRunning, UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
-    from fusecas.runner import Came, Program
+    from fusecas.runner import Came, Input, Program
 
 SECOND = 1_000_000_000
+PIECE = 1 << 20
 
 
-@verb("run", takes_paths=True)
-@click.argument("text", nargs=-1, metavar="'CMD' | -- WORD...")
-@ws_option
-@click.option("-m", "--message", help="What to remember of it.")
-@click.option("--no-cache", is_flag=True, help="Run it, and don't remember the result for others.")
-@click.option("--refresh", is_flag=True, help="Run it even if the result is known, and remember the new one.")
-@click.option("--pure", is_flag=True, help="Serve a known result also if it changes nothing: only the output matters.")
-@click.option("--max-age", metavar="TIME", help="A result older than this is not served.")
-@click.option("--timeout", metavar="TIME", help="End the command after so long (exit 124).")
-@click.option("--umask", "umask", metavar="MASK", default="022", help="The umask of the command (022).")
-def run(
-    text: tuple[str, ...],
-    ws: str | None,
-    message: str | None,
+def run_options(function: Function) -> Function:
+    """What `run` and `batch` know."""
+    options = (
+        click.option("--no-cache", is_flag=True, help="Run it, and don't remember the result for others."),
+        click.option("--refresh", is_flag=True, help="Run it even if the result is known, and remember the new one."),
+        click.option(
+            "--pure", is_flag=True, help="Serve a known result also if it changes nothing: only the output matters."
+        ),
+        click.option("--max-age", metavar="TIME", help="A result older than this is not served."),
+        click.option("--timeout", metavar="TIME", help="End the command after so long (exit 124)."),
+        click.option("--umask", metavar="MASK", default="022", help="The umask of the command (022)."),
+        click.option(
+            "--on-failure",
+            type=click.Choice(("keep", "rollback")),
+            default="keep",
+            help="What it changed stays, uncommitted (keep), or is taken back.",
+        ),
+        click.option(
+            "--dirty",
+            type=click.Choice(("layer", "fail")),
+            default="layer",
+            help="What is uncommitted before it becomes a layer of its own (layer), or it is refused.",
+        ),
+        click.option("--wait", is_flag=True, help="Wait while another command runs in the workspace."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+class Wishes(NamedTuple):
+    """The options of a run, as they were understood."""
+
+    umask: int
+    timeout: float | None
+    options: Mapping[str, Any]
+    wait: bool
+    pure: bool
+
+
+def wishes(
+    *,
     no_cache: bool,
     refresh: bool,
     pure: bool,
     max_age: str | None,
     timeout: str | None,
     umask: str,
-    call: "Call",
-    repo: Path | None,
-    paths: tuple[str, ...] = (),
-) -> Any:
-    """Run a command in the workspace; what it changes becomes a layer.
-
-    The same command on the same content, with the same variables, is not run again: its result is put in place, and its
-    output repeated. 'CMD' is a text for /bin/sh; what follows -- is run as it is. They don't share results.
-
-    Exit: the command's; 124 after --timeout, 125 if fusecas itself fails, 126 and 127 as a shell has them.
-
-    Example: fusecas run 'make test'
-    """
-    from fusecas import runner
-    from fusecas.executor import TIMED_OUT
-    from fusecas.runner import Program
-
-    if message is not None:
-        check_message(message)
-    if len(text) > 1 or (text and paths) or not (text or paths):
-        raise UsageError("one command, please", hint="fusecas run 'CMD' for the shell, fusecas run -- WORD... as it is")
-    program = Program(os.fsencode(text[0])) if text else Program(argv=[os.fsencode(each) for each in paths])
-    mask = _umask(umask)
-    limit = None if timeout is None else duration(timeout)
-    age = None if max_age is None else int(duration(max_age) * SECOND)
-    if runner.RUN_VARIABLE in os.environ:
-        return _nested(program)
-    folder = _repository(repo)
-    chosen = chosen_workspace(ws)
-    with serving(folder) as client:
-        place = Path(os.fsdecode(path_of(client.call("place", **chosen), "place")))
-        runner.refuse_own_files(place)
-        outputs = _Outputs(call.as_json)
-        came = runner.run(
-            client,
-            program,
-            place=place,
-            cwd=Path.cwd(),
-            env=os.environb,
-            stdout=outputs.stdout,
-            stderr=outputs.stderr,
-            umask=mask,
-            timeout=limit,
-            deed=deed_of(call),
-            message=message,
-            serve=not (no_cache or refresh),
-            keep=not no_cache,
-            max_age=age,
-            pure=pure,
-            **chosen,
-        )
-    if came.cached:
-        _replay(folder, came, outputs)
-    if not call.as_json:
-        _say(came, pure)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if came.signal is not None and came.exit != TIMED_OUT:
-            runner.die_of(came.signal)
-    return _as_json(came, outputs), came.exit
-
-
-class _Outputs:
-    """Passed through; kept, if the answer is to be one document."""
-
-    def __init__(self, is_kept: bool) -> None:
-        self.kept = (io.BytesIO(), io.BytesIO())
-        streams = self.kept if is_kept else (sys.stdout.buffer, sys.stderr.buffer)
-        self.stdout: list[BinaryIO] = [streams[0]]
-        self.stderr: list[BinaryIO] = [streams[1]]
+    on_failure: str,
+    dirty: str,
+    wait: bool,
+) -> Wishes:
+    options = {
+        "serve": not (no_cache or refresh),
+        "keep": not no_cache,
+        "max_age": None if max_age is None else int(duration(max_age) * SECOND),
+        "pure": pure,
+        "on_failure": on_failure,
+        "dirty": dirty,
+    }
+    return Wishes(_umask(umask), None if timeout is None else duration(timeout), options, wait, pure)
 
 
 def _umask(text: str) -> int:
@@ -125,49 +108,172 @@ def _umask(text: str) -> int:
     return mask
 
 
-def _repository(repo: Path | None) -> Path:
-    """The one that is there; else a new one, here."""
+@verb("run", takes_paths=True, has_lines=True)
+@click.argument("text", nargs=-1, metavar="'CMD' | -- WORD...")
+@ws_option
+@where_options
+@click.option("-m", "--message", help="What to remember of it.")
+@click.option("--stdin", metavar="FILE|-", help="What the command reads; without it, nothing.")
+@click.option("--retry", is_flag=True, help="Put back what was there before its last run, which failed; then run it.")
+@run_options
+def run(
+    text: tuple[str, ...],
+    ws: str | None,
+    cwd: Path | None,
+    env: tuple[str, ...],
+    unset: tuple[str, ...],
+    message: str | None,
+    stdin: str | None,
+    retry: bool,
+    call: "Call",
+    repo: Path | None,
+    paths: tuple[str, ...] = (),
+    **choice: Any,
+) -> Any:
+    """Run a command in the workspace; what it changes becomes a layer.
+
+    The same command on the same content, with the same variables, is not run again: its result is put in place, and its
+    output repeated. 'CMD' is a text for /bin/sh; what follows -- is run as it is. They don't share results.
+
+    --json=lines: one JSON document a line: {event: start}, then stdout and stderr as they come, then what --json says.
+
+    Exit: the command's; 124 after --timeout, 125 if fusecas itself fails, 126 and 127 as a shell has them.
+
+    Example: fusecas run 'make test'
+    """
+    from fusecas.runner import refuse_own_files
+
+    if message is not None:
+        check_message(message)
+    program = program_of(text, paths, "run")
+    wished = wishes(**choice)
+    wished = wished._replace(options={**wished.options, "message": message, "retry": retry})
+    with site(repo, ws, cwd, env, unset) as there, _input(stdin, there) as source:
+        outputs = Outputs(call.as_json, call.json_lines)
+        if there.outer is not None:
+            if source is not None:
+                os.dup2(source.descriptor, 0)
+            if not call.as_json:
+                become(there, program)
+            result = run_nested(there, program, outputs)
+            return result, result["exit_code"]
+        refuse_own_files(there.place, reads=stdin == "-")
+        came = run_one(there, program, wished, outputs, call, source)
+    if source is None:
+        warn_of_unused_stdin()
+    if not call.as_json:
+        say(came, wished)
+        outputs.raise_error()
+        end_as(came)
+    return as_json(came, outputs), came.exit
+
+
+@contextmanager
+def _input(named: str | None, there: Site) -> "Iterator[Input | None]":
+    """What the command will read, set apart: the content that is in the key is what it gets, whatever becomes of the
+    file."""
+    if named is None:
+        yield None
+        return
+    from tempfile import TemporaryFile
+
+    from blake3 import blake3
+
+    from fusecas.cli.objects import opened_file
+    from fusecas.runner import Input
+
+    digest = blake3()
+    with TemporaryFile(dir=there.client.folder / "run") as apart:
+        with opened_file(named) as source:
+            while data := source.read(PIECE):
+                digest.update(data)
+                apart.write(data)
+        apart.flush()
+        descriptor = os.open(f"/proc/self/fd/{apart.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield Input(descriptor, digest.digest())
+        finally:
+            os.close(descriptor)
+
+
+def run_one(
+    there: Site, program: "Program", wished: Wishes, outputs: Outputs, call: "Call", source: "Input | None" = None
+) -> "Came":
+    """All of it but what is said about it."""
+    from fusecas import runner
+    from fusecas.executor import GRACE
+
+    def began(begun: Mapping[str, Any]) -> None:
+        fields = {name: begun[name] for name in ("run", "workspace", "cached")}
+        outputs.tell("start", **fields)
+
+    def once(wait: bool) -> "Came":
+        return runner.run(
+            there.client,
+            program,
+            place=there.place,
+            cwd=there.cwd,
+            env=there.env,
+            stdout=outputs.stdout,
+            stderr=outputs.stderr,
+            umask=wished.umask,
+            timeout=wished.timeout,
+            stdin=source,
+            began=began,
+            deed=deed_of(call),
+            wait=wait,
+            **wished.options,
+            **there.chosen,
+        )
+
     try:
-        return repository_folder(repo).absolute()
-    except RepositoryNotFound:
-        if repo is not None:
+        came = once(wait=False)
+    except StillRunning as error:
+        if not wished.wait:
             raise
-    from fusecas.store.repository import FOLDER, Repository
-
-    with Repository.create(Path(FOLDER).absolute()) as made:
-        output.note(f"made {made.folder}; working in {FOLDER}/work (empty), not in this folder")
-        return made.folder
-
-
-def _nested(program: "Program") -> Any:
-    """Part of the run that it is called from: it is executed, and that is all."""
-    from fusecas.executor import cannot_start
-
-    words = program.words()
-    sys.stdout.flush()
-    try:
-        os.execvpe(words[0], words, os.environb)
-    except OSError as error:
-        output.note(f"{os.fsdecode(words[0])}: {error.strerror}")
-        sys.exit(cannot_start(error))
+        output.note(f"{error.message}: waiting for it")
+        came = once(wait=True)
+    if came.cached:
+        _replay(there.client.folder, came, outputs)
+    outputs.finish(GRACE if came.done is not None and came.done.timed_out else None)
+    return came
 
 
-def _replay(folder: Path, came: "Came", outputs: _Outputs) -> None:
+def run_nested(there: Site, program: "Program", outputs: Outputs) -> dict[str, Any]:
+    """As part of the run around us, which records what it does."""
+    outputs.tell("start", run=there.outer, nested=True)
+    code, died_of = execute_here(there, program, outputs)
+    outputs.finish()
+    return {
+        "nested": True,
+        "run": there.outer,
+        "workspace": there.chosen["ws"],
+        "hash": None,
+        "short": None,
+        "cached": False,
+        "empty": True,
+        "exit_code": code,
+        "signal": died_of,
+        **outputs.as_json(),
+    }
+
+
+def _replay(folder: Path, came: "Came", outputs: Outputs) -> None:
+    from fusecas.store.contents import content_parts
     from fusecas.store.repository import Repository
 
-    with Repository.open(folder) as repository, repository.store.read() as snapshot:
-        for name, streams in (("stdout", outputs.stdout), ("stderr", outputs.stderr)):
-            for data in snapshot.iter_content(bytes.fromhex(came.answer[name])):
-                for stream in streams:
-                    stream.write(data)
-    for stream in (*outputs.stdout, *outputs.stderr):
-        stream.flush()
+    with Repository.open(folder) as repository:
+        for name, sink in (("stdout", outputs.stdout), ("stderr", outputs.stderr)):
+            for data in content_parts(repository.store, bytes.fromhex(came.answer[name])):
+                if not sink.has_room():
+                    sink.finish()
+                sink.offer(data)
 
 
 # ---- what is said
 
 
-def _say(came: "Came", is_pure: bool) -> None:
+def say(came: "Came", wished: Wishes) -> None:
     """On stderr: stdout is the command's."""
     answer = came.answer
     if came.done is not None and came.done.killed:
@@ -180,8 +286,12 @@ def _say(came: "Came", is_pure: bool) -> None:
         output.note(f"cached: {what}, run {ago} in {took}")
         return
     assert came.done is not None
+    if (why := missed_text(answer)) is not None:
+        output.note(why)
     if answer["mixed"] is not None:
         output.note(f"not remembered, since others had a hand in it: {answer['mixed']}")
+    if came.done.is_long:
+        output.note(f"not remembered, since it said more than {output.size_text(answer['output_limit'])}")
     took = _seconds(came.done.ended - came.done.started)
     if answer["edits"] is not None:
         output.note(f"what was uncommitted before is layer {layer_text(answer['edits'], sys.stderr)}")
@@ -189,11 +299,18 @@ def _say(came: "Came", is_pure: bool) -> None:
         output.note(f"layer {layer_text(answer['layer'], sys.stderr)} ({names_text(answer)}) in {took}")
     elif came.exit:
         why = "timed out" if came.done.timed_out else f"exit {came.exit}"
-        changes = sum(answer[each] for each in COUNTS)
-        left = f"; what it changed is uncommitted: {names_text(answer)}" if changes else "; nothing changed"
-        output.note(f"failed ({why}) in {took}{left}")
+        output.note(f"failed ({why}) in {took}{_left(answer)}")
     else:
-        output.note(f"nothing changed, in {took}" + ("" if is_pure else "; not --pure, so it runs each time"))
+        pure = "" if wished.pure or answer["pure"] else "; not marked pure, so it runs each time"
+        output.note(f"nothing changed, in {took}{pure}")
+
+
+def _left(answer: Mapping[str, Any]) -> str:
+    if not any(answer[each] for each in COUNTS):
+        return "; nothing changed"
+    if answer["put_back"]:
+        return f"; what it changed is taken back: {names_text(answer)}; undo brings it back"
+    return f"; what it changed is uncommitted: {names_text(answer)}"
 
 
 def _seconds(ns: int) -> str:
@@ -201,12 +318,22 @@ def _seconds(ns: int) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def _as_json(came: "Came", outputs: _Outputs) -> dict[str, Any]:
-    from fusecas.runner import as_text
+def end_as(came: "Came") -> None:
+    """Of the signal that the command died of, if it did: whoever waits for us is to see the same."""
+    from fusecas import runner
+    from fusecas.executor import TIMED_OUT
 
+    if came.signal is not None and came.exit != TIMED_OUT:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        runner.die_of(came.signal)
+
+
+def as_json(came: "Came", outputs: Outputs) -> dict[str, Any]:
     answer = came.answer
     layer = answer["layer"]
     return {
+        "nested": False,
         "run": answer["run"],
         "workspace": answer["workspace"],
         "hash": layer,
@@ -215,12 +342,15 @@ def _as_json(came: "Came", outputs: _Outputs) -> dict[str, Any]:
         "empty": layer is None,
         "exit_code": came.exit,
         "signal": came.signal,
-        **as_text(outputs.kept[0].getvalue(), "stdout"),
-        **as_text(outputs.kept[1].getvalue(), "stderr"),
+        **outputs.as_json(),
         **{each: answer[each] for each in COUNTS},
         "edits": answer.get("edits"),
         "killed": [] if came.done is None else list(came.done.killed),
         "mixed": answer.get("mixed"),
+        "missed": answer.get("missed"),
+        "refused": answer.get("refused"),
+        "put_back": answer.get("put_back", False),
+        "truncated": came.done is not None and came.done.is_long,
         "timed_out": came.done is not None and came.done.timed_out,
     }
 

@@ -78,6 +78,11 @@ class Connection:
         self._endings: dict[bytes, Callable[[], Awaitable[None]]] = {}
         self._is_over = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the client has said all that it will."""
+        return self._is_over
+
     async def send(self, line: bytes) -> None:
         """One of `GONE` if nobody takes it."""
         async with self._sending:

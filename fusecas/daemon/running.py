@@ -10,17 +10,19 @@ from typing import Any
 import trio
 
 from fusecas.daemon.connection import Caller
-from fusecas.errors import FusecasError, NotFound, UsageError
+from fusecas.errors import FusecasError, InUse, NotFound, StillRunning, UsageError
 from fusecas.mount.session import MountSession
 from fusecas.parameters import REQUIRED, checked
+from fusecas.run.hits import Served
+from fusecas.run.near import Missed
 from fusecas.run.outsiders import Watch
 from fusecas.run.request import Request
-from fusecas.run.runs import Ended, Outcome, Running, Runs, Served
+from fusecas.run.runs import Ended, Outcome, Running, Runs
 from fusecas.store.kinds import Program, is_program
 from fusecas.store.run_rows import Window
 from fusecas.store.trees import join
 from fusecas.wire import path_fields
-from fusecas.workspace.calls import WHERE, WHO, deed_of
+from fusecas.workspace.calls import ID, WHERE, WHO, deed_of
 from fusecas.workspace.workspace import Workspace
 from fusecas.workspace.workspaces import Workspaces
 
@@ -37,14 +39,23 @@ class RunCalls:
         self._session = session
         self._place_of = place_of
         self._watches: dict[bytes, tuple[str, Watch]] = {}
+        self._ends = 0
+        self._waiting = trio.lowlevel.ParkingLot()
         self.methods = {"place": self._place, "run.executor": self._executor}
         self.conversations = {"run.begin": self._begin, "run.end": self._end}
 
     async def _place(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Where a workspace is."""
-        name = checked(params, **WHERE)["ws"] or self._workspaces.default
+        """Where a workspace is; and the run there that the caller is part of: by its number, or as a descendant."""
+        given = checked(params, pid=(int, 0), run=(str, None), **WHERE)
+        name = given["ws"] or self._workspaces.default
         workspace = await trio.to_thread.run_sync(self._workspaces.get, name)
-        return {"workspace": name, **path_fields(os.fsencode(self._place_of(workspace.name)), "place")}
+        outer = [
+            number.hex()
+            for number, (where, watch) in self._watches.items()
+            if where == name and (number.hex() == given["run"] or watch.is_insider(given["pid"]))
+        ]
+        place = path_fields(os.fsencode(self._place_of(workspace.name)), "place")
+        return {"workspace": name, "run": outer[0] if outer else None, **place}
 
     async def _executor(self, params: dict[str, Any]) -> dict[str, Any]:
         """For who knows only after the beginning which process executes the command, and before it does."""
@@ -71,6 +82,11 @@ class RunCalls:
             pure=(bool, False),
             max_age=(int, None),
             executor=(int, 0),
+            stdin=(str, None),
+            retry=(bool, False),
+            on_failure=(str, "keep"),
+            dirty=(str, "layer"),
+            wait=(bool, False),
             **WHERE,
             **WHO,
         )
@@ -89,26 +105,71 @@ class RunCalls:
             keep=given["keep"],
             max_age=given["max_age"],
             pure=given["pure"],
+            stdin=None if given["stdin"] is None else _id(given["stdin"]),
+            retry=given["retry"],
+            rollback=_one_of("on_failure", given, "rollback", "keep"),
+            refuse_dirty=_one_of("dirty", given, "fail", "layer"),
         )
-        # Before the workspace is sealed: what others do after that would be taken for the run's.
-        watch = Watch(given["executor"], self._session.writers(workspace.name), path_in(workspace))
-        self._session.watch(workspace.name, watch)
-        try:
-            begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
-        except BaseException:
-            self._session.unwatch(workspace.name, watch)
-            raise
+        policy = await trio.to_thread.run_sync(self._runs.policy_of, workspace)
+        while True:
+            ends = self._ends
+            # Before the workspace is sealed: what others do after that would be taken for the run's.
+            held = self._session.writers(workspace.name)
+            watch = Watch(given["executor"], held, path_in(workspace), policy.counts_in)
+            self._session.watch(workspace.name, watch)
+            try:
+                begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
+                break
+            except StillRunning:
+                self._session.unwatch(workspace.name, watch)
+                if not given["wait"]:
+                    raise
+            except BaseException:
+                self._session.unwatch(workspace.name, watch)
+                self._one_has_ended()
+                raise
+            await self._next_end(ends, caller)
         if isinstance(begun, Served):
             self._session.unwatch(workspace.name, watch)
+            self._one_has_ended()
             return {"workspace": workspace.name, **_served(begun)}
         self._watches[begun.number] = (workspace.name, watch)
         caller.connection.at_end(begun.number, partial(self._interrupt, begun.number))
         return {"workspace": workspace.name, **path_fields(os.fsencode(place), "place"), **self._running(begun)}
 
+    def _one_has_ended(self) -> None:
+        self._ends += 1
+        self._waiting.unpark_all()
+
+    async def _next_end(self, ends: int, caller: Caller) -> None:
+        """Until more runs have ended than those; InUse if the client does not wait any more."""
+
+        async def look() -> None:
+            self._waiting.unpark_all()
+
+        key = os.urandom(8)
+        caller.connection.at_end(key, look)
+        try:
+            while self._ends == ends and not caller.connection.is_over:
+                await self._waiting.park()
+        finally:
+            caller.connection.not_at_end(key)
+        if caller.connection.is_over:
+            raise InUse("whoever waited for its turn has gone")
+
     def _running(self, begun: Running) -> dict[str, Any]:
-        logs = [path_fields(os.fsencode(each)) for each in self._runs.logs(begun.number)]
-        where = path_fields(begun.request.cwd, "cwd")
-        return {"cached": False, "run": begun.number.hex(), "action": begun.key.id.hex(), "logs": logs, **where}
+        return {
+            "cached": False,
+            "run": begun.number.hex(),
+            "action": begun.keys.plain.id.hex(),
+            "logs": [path_fields(os.fsencode(each)) for each in self._runs.logs(begun.number)],
+            **path_fields(begun.request.cwd, "cwd"),
+            "home": begun.policy.home,
+            "output_limit": begun.policy.output_limit,
+            "missed": None if begun.missed is None else _missed(begun.missed),
+            "refused": begun.refused,
+            "pure": begun.policy.is_pure(begun.request.command),
+        }
 
     async def _interrupt(self, number: bytes) -> None:
         """A client that goes without ending its run has interrupted it; one that goes while it is ended has not."""
@@ -121,6 +182,7 @@ class RunCalls:
             log.warning("the record of run %s could not be written", number.hex(), exc_info=True)
         finally:
             self._session.unwatch(*watched)
+            self._one_has_ended()
 
     async def _end(self, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
         given = checked(
@@ -146,6 +208,7 @@ class RunCalls:
         finally:
             caller.connection.not_at_end(number)
             self._session.unwatch(*watched)
+            self._one_has_ended()
         return _ended(ended)
 
 
@@ -174,6 +237,11 @@ def _served(served: Served) -> dict[str, Any]:
     }
 
 
+def _missed(missed: Missed) -> dict[str, Any]:
+    touched = [path_fields(each) for each in missed.touched]
+    return {"env": list(missed.env), "host": list(missed.host), "touched": touched, "other": list(missed.other)}
+
+
 def _ended(ended: Ended) -> dict[str, Any]:
     return {
         "layer": None if ended.layer is None else ended.layer.hex(),
@@ -182,6 +250,7 @@ def _ended(ended: Ended) -> dict[str, Any]:
         "removed": ended.removed,
         "changed": ended.changed,
         "mixed": ended.mixed,
+        "put_back": ended.put_back,
     }
 
 
@@ -195,6 +264,19 @@ def _number(text: str) -> bytes:
 def _below(place: bytes, cwd: bytes) -> bytes:
     """Where that is in the workspace; its root if it is elsewhere."""
     return cwd[len(place) + 1 :] if cwd.startswith(place + b"/") else b""
+
+
+def _one_of(name: str, given: dict[str, Any], yes: str, no: str) -> bool:
+    """Which of two words a parameter is."""
+    if given[name] not in (yes, no):
+        raise UsageError(f"the parameter {name} is {yes} or {no}")
+    return bool(given[name] == yes)
+
+
+def _id(text: str) -> bytes:
+    if not ID.fullmatch(text):
+        raise UsageError("the parameter stdin is an id: 64 hex digits")
+    return bytes.fromhex(text)
 
 
 def _program(given: dict[str, Any]) -> Program:

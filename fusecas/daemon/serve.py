@@ -142,6 +142,7 @@ class Daemon:
 
     async def _umount(self, params: dict[str, Any]) -> dict[str, Any]:
         lazy = checked(params, lazy=(bool, False))["lazy"]
+        self._runs.refuse_running()
         if not lazy and (others := other_places(self._mountpoint)):
             raise InUse(f"{self._mountpoint} is bound at {others[0]}, too", hint=f"umount {others[0]} first, or --lazy")
         try:

@@ -23,26 +23,34 @@ class Watch:
     """Sees every change in a workspace while a command runs, in the mount's own thread.
 
     `executor`: the process that all of the command descends from (0: it is not there yet). `held`: inodes that were
-    open for writing when it began: who writes to one of them, can't be told.
+    open for writing when it began: who writes to one of them, can't be told. `counts_in`: whether a program, by its
+    name, is no outsider, nor what it has started.
     """
 
-    def __init__(self, executor: int, held: Set[int], path_of: Callable[[int, bytes], bytes | None]) -> None:
+    def __init__(
+        self,
+        executor: int,
+        held: Set[int],
+        path_of: Callable[[int, bytes], bytes | None],
+        counts_in: Callable[[str], bool],
+    ) -> None:
         self.outsider: Outsider | None = None
+        self._counts_in = counts_in
         self.executor = executor
         self._held = held
         self._path_of = path_of
         self._known: dict[tuple[int, int], bool] = {}
 
     def changes(self, pid: int, ino: int, name: bytes) -> None:
-        if self.outsider is None and not self._is_insider(pid):
+        if self.outsider is None and not self.is_insider(pid):
             self.outsider = Outsider(_name_of(pid), pid, self._path_of(ino, name) or b"something")
 
     def writes(self, ino: int) -> None:
         if self.outsider is None and ino in self._held:
             self.outsider = Outsider("", 0, self._path_of(ino, b"") or b"something")
 
-    def _is_insider(self, pid: int) -> bool:
-        """Verdicts are kept by pid and start time: pids are used again."""
+    def is_insider(self, pid: int) -> bool:
+        """Whether it descends from the executor. Verdicts are kept by pid and start time: pids are used again."""
         way: list[tuple[int, int]] = []
         verdict = False
         while pid not in NOBODY:
@@ -50,7 +58,7 @@ class Watch:
             if found is None:
                 break
             key = (pid, found[1])
-            if pid == self.executor or self._known.get(key):
+            if pid == self.executor or self._known.get(key) or self._counts_in(_name_of(pid)):
                 verdict = True
                 break
             if key in self._known:

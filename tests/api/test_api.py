@@ -76,8 +76,9 @@ def test_where_it_runs_and_with_which_variables(work: fusecas.Workspace) -> None
         with pytest.raises(fusecas.UsageError, match="not in the workspace"):
             work.run("true", cwd=outside)
     seen = work.run("env", env={"ONLY": "this", "PATH": os.environ["PATH"]}).stdout.splitlines()
-    ours = {"FUSECAS_RUN", "GIT_CEILING_DIRECTORIES", "PWD", "SHLVL", "_"}
-    assert {each.partition("=")[0] for each in seen} - ours == {"ONLY", "PATH"}
+    ours = {"GIT_CEILING_DIRECTORIES", "PWD", "SHLVL", "_"}
+    names = {each.partition("=")[0] for each in seen} - ours
+    assert {each for each in names if not each.startswith("FUSECAS_RUN")} == {"ONLY", "PATH"}
 
 
 def test_a_run_reads_nothing_and_has_no_terminal(work: fusecas.Workspace) -> None:
@@ -285,6 +286,45 @@ def test_a_run_in_a_run_is_part_of_it(project: Project, work: fusecas.Workspace)
     outer = work.run([sys.executable, "-c", script])
     assert outer.stdout == f"True None said {outer.run}\n" and outer.added == 1
     assert [each.kind for each in work.history()] == ["run"] and (work.path / "inner").exists()
+
+
+def test_a_run_in_a_run_is_found_without_its_variable_too(project: Project, work: fusecas.Workspace) -> None:
+    script = (
+        f"import fusecas\nwith fusecas.open({str(project.folder)!r}) as repo:\n"
+        "    print(repo.workspace().run('echo inner > inner').nested)\n"
+    )
+    assert work.run(["env", "-i", sys.executable, "-c", script]).stdout == "True\n"
+
+
+def test_what_it_reads_is_part_of_the_key(project: Project, work: fusecas.Workspace) -> None:
+    text = project.counted("wc -c > size")
+    sizes = []
+    for stdin in (b"12345", bytes(2_000_000), b"12345", None):
+        came = work.run(text, stdin=stdin)
+        sizes.append(((work.path / "size").read_text().strip(), came.cached))
+        work.undo()
+    assert sizes == [("5", False), ("2000000", False), ("5", True), ("0", False)]
+    assert work.exec("cat", stdin=b"\xff").stdout_bytes == b"\xff"
+
+
+def test_a_near_miss_says_what_it_was(work: fusecas.Workspace) -> None:
+    path = {"PATH": os.environ["PATH"]}
+    work.run("echo x > x", env={**path, "CFLAGS": "-O1"})
+    work.undo()
+    missed = work.run("echo x > x", env={**path, "CFLAGS": "-O3"}).missed
+    assert missed is not None and missed.env == ("CFLAGS",)
+
+
+def test_what_becomes_of_dirty_work_and_of_what_a_failure_leaves(work: fusecas.Workspace) -> None:
+    work.run("echo base > base")
+    (work.path / "dirty").write_text("x")
+    with pytest.raises(fusecas.Refused):
+        work.run("echo x > x", dirty="fail")
+    work.commit()
+    work.run("echo half > half; exit 1", on_failure="rollback")
+    assert work.status().clean and not (work.path / "half").exists()
+    work.run("test ! -e half || exit 2; echo half > half; exit 1")
+    assert work.run("test ! -e half || exit 2; echo half > half; exit 1", retry=True).exit_code == 1
 
 
 def test_importing_it_loads_next_to_nothing() -> None:

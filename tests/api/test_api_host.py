@@ -100,6 +100,18 @@ def test_a_run_works_from_any_thread_and_others_are_told_that_one_is_on(
         assert running.result(TIMEOUT).hash == work.head()
 
 
+def test_a_run_waits_its_turn_if_it_is_asked_to(project: Project, work: fusecas.Workspace) -> None:
+    go_on, started = project.folder / "go", project.folder / "started"
+    os.mkfifo(go_on)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(work.run, f"touch {started}; read x < {go_on}; echo 1 > 1")
+        until(started.exists)
+        second = pool.submit(work.run, "cat 1 > 2", wait=True)
+        go_on.write_text("go\n")
+        assert first.result(TIMEOUT).ok and second.result(TIMEOUT).ok
+    assert (work.path / "2").read_text() == "1\n"
+
+
 def test_threads_share_one_repo(repo: fusecas.Repo, work: fusecas.Workspace) -> None:
     work.run("echo base > base")
     forks = [work.fork(f"fork-{each}") for each in range(4)]

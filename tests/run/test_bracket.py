@@ -1,13 +1,18 @@
 """Around a command: who is waited for, who is ended, what signals do, and what a crash leaves."""
 
+import fcntl
 import os
+import pty
 import signal
+import struct
 import subprocess
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.cli.calling import PROGRAM, TIMEOUT
+from tests.cli.calling import ENVIRONMENT, PROGRAM, TIMEOUT
 from tests.run.conftest import Runner
 
 
@@ -154,11 +159,122 @@ def test_output_into_the_workspace_is_refused(runner: Runner) -> None:
 
 
 def test_many_runs_leave_nothing_behind(runner: Runner) -> None:
-    """FUSECAS_TEST_EFFORT=10: two hundred of them."""
+    """Two hundred by one program, a few by one each: no descriptor, task or process more, here or in the daemon."""
     runner.ok("run", "true")
+    seen = runner.folder / "seen"
+    sleep = f"sleep {100_000 + os.getpid()}"
+    text = f"ls /proc/$PPID/fd | wc -l >> {seen}; ls /proc/$PPID/task | wc -l >> {seen}; echo $N | tee file; {sleep} &"
+    lines = [text.replace("$N", str(number)) for number in range(20)]
+    runner.ok(
+        "batch", "--no-cache", "-", input="\n".join(lines).encode()
+    )  # threads and descriptors that are kept for later
     pid = runner.pid()
-    before = len(os.listdir(f"/proc/{pid}/fd"))
-    for number in range(20 * int(os.environ.get("FUSECAS_TEST_EFFORT", "1"))):
+
+    def counts() -> list[int]:
+        return [len(os.listdir(f"/proc/{pid}/{what}")) for what in ("fd", "task")]
+
+    before = counts()
+    seen.unlink()
+    runner.ok("batch", "-", input="\n".join(f"echo {number} > file" for number in range(200)).encode())
+    runner.ok("batch", "--no-cache", "-", input="\n".join(lines).encode())
+    for number in range(5):
         runner.ok("run", f"echo {number} > file")
-    assert len(os.listdir(f"/proc/{pid}/fd")) <= before + 4
+    # A worker that waits for more to do, a connection that is just closing: a few, but not one for each run.
+    assert all(now < then + 8 for now, then in zip(counts(), before, strict=True))
+    found = seen.read_text().split()
+    counted = list(map(int, found))
+    assert counted[-2] <= counted[0] and counted[-1] <= counted[1] and len(found) == 2 * len(lines)
     assert os.listdir(runner.repository / "run" / "logs") == []
+    assert not is_running(sleep)
+
+
+def is_running(words: str) -> bool:
+    wanted = words.replace(" ", "\0").encode() + b"\0"
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if Path(entry.path, "cmdline").read_bytes() == wanted:
+                    return True
+    return False
+
+
+def test_a_command_that_is_killed_is_told_as_by_a_shell(runner: Runner) -> None:
+    runner.ok("run", "true")
+    process = started(runner, f"echo $$ > {runner.folder}/pid; echo half > half; exec sleep 100")
+    until(lambda: (runner.folder / "pid").exists() and (runner.folder / "pid").read_text() and is_asleep(runner))
+    os.kill(int((runner.folder / "pid").read_text()), signal.SIGKILL)
+    assert process.wait(TIMEOUT) == 128 + signal.SIGKILL
+    record = runner.ok("runs", "--json").result[0]
+    assert (record["exit"], record["signal"]) == (137, 9) and runner.changes() == {"half": "A"}
+
+
+def is_asleep(runner: Runner) -> bool:
+    pid = int((runner.folder / "pid").read_text())
+    return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+
+
+# ---- on a terminal
+
+
+@contextmanager
+def terminal(runner: Runner, *words: str) -> Iterator[int]:
+    """A program that has a terminal of its own, whose other end is given."""
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(runner.folder)
+        os.execve(words[0], words, {**ENVIRONMENT, "HOME": "/nowhere", "PS1": "$ "})
+    try:
+        yield master
+    finally:
+        os.close(master)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_command_sees_the_size_of_the_window_change(runner: Runner) -> None:
+    runner.ok("run", "true")
+    text = "trap 'stty size < /dev/tty > size' WINCH; touch begun; while [ ! -s size ]; do sleep 0.02; done"
+    with terminal(runner, str(PROGRAM), "run", text) as master:
+        until((runner.work / "begun").exists)
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
+        until(lambda: len(runner.ok("log", "--json").result) == 1)
+    assert (runner.work / "size").read_text() == "33 77\n"
+
+
+def test_ctrl_z_stops_both_and_fg_goes_on_with_both(runner: Runner) -> None:
+    runner.ok("run", "true")
+    place, pid = runner.folder, runner.folder / "pid"
+    text = f"echo $$ > {pid}; while [ ! -e {place}/go ]; do sleep 0.02; done; echo made > made"
+    with terminal(runner, "/bin/bash", "--norc", "--noprofile", "-i") as master:
+        os.write(master, f"{PROGRAM} run '{text}'; echo $? > {place}/code\n".encode())
+        until(lambda: pid.exists() and pid.read_text())
+        os.write(master, b"\x1a")
+        until(lambda: state_of(int(pid.read_text())) == "T")
+        until(lambda: Path(f"/proc/{os.tcgetpgrp(master)}/comm").read_text() == "bash\n")
+        (place / "go").touch()
+        assert runner.run("commit").code == 4  # it is on
+        os.write(master, b"fg\n")
+        until(lambda: len(runner.ok("log", "--json").result) == 1)
+        assert (runner.work / "made").exists()
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_ctrl_c_on_a_terminal_ends_a_loop_of_the_shell_too(runner: Runner) -> None:
+    """It goes on after an exit code, and ends after a signal: so ours must be one."""
+    runner.ok("run", "true")
+    place = runner.folder
+    script = f"for n in 1 2; do {PROGRAM} run 'touch {place}/begun; sleep 100'; touch {place}/after; done"
+    with terminal(runner, "/bin/bash", "-c", script) as master:
+        until((place / "begun").exists)
+        os.write(master, b"\x03")
+        read_until_closed(master)
+    assert not (place / "after").exists()
+
+
+def read_until_closed(master: int) -> None:
+    with suppress(OSError):  # EIO: the last who had it open has closed it
+        while os.read(master, 1 << 16):
+            pass

@@ -113,7 +113,7 @@ def test_the_installed_packages_are_part_of_the_key(tmp_path: Path, monkeypatch:
     host = host_module.Host()
 
     def key() -> object:
-        return host.of(b"/bin/sh", b"/nowhere")
+        return host.of(b"/bin/sh", b"/nowhere", "auto", b"")
 
     before = key()
     assert key() == before
@@ -193,7 +193,7 @@ def test_what_is_pure_is_served_though_it_changes_nothing_but_only_where_it_is_c
     said = [runner.run("run", "--pure", text) for _ in range(2)]
     assert [each.text for each in said] == ["passed\n"] * 2 and "warned\n" in said[1].stderr
     assert "cached: nothing changed" in said[1].stderr and runner.executions == 1
-    assert "not --pure" in runner.run("run", text).stderr and runner.executions == 2
+    assert "not marked pure" in runner.run("run", text).stderr and runner.executions == 2
     (runner.work / "input").write_text("another state")
     runner.json("--pure", text)
     assert runner.executions == 3
@@ -277,8 +277,22 @@ def test_runs_are_listed_and_what_they_said_can_be_read_again(runner: Runner) ->
     assert runner.ok("runs", "--exit", "3", "--json").result == listed[:1]
     assert runner.ok("runs", "--grep", "err >&2", "--json").result == listed[1:]
     assert "1 hit" in runner.ok("runs").lines[1] and "exit 3" in runner.ok("runs").lines[0]
+    assert runner.ok("runs", "--output", "a b", "--json").result == listed[:1]
+    assert [each["exit"] for each in runner.ok("runs", "--output", "rr\n", "--json").result] == [0]
     for name in ("@", listed[1]["run"], listed[1]["run"][:20]):
         said = runner.ok("logs", name)
         assert (said.text, said.stderr) == ("out\n", "err\n")
     assert runner.ok("logs", "--json", listed[0]["run"]).result["stdout"] == "a b\n"
     assert runner.run("logs", "abcdef").code == 3
+
+
+def test_what_a_layer_said_that_a_hit_has_made_is_what_the_run_said(runner: Runner) -> None:
+    """Also if it has another parent, so that no run has made this layer."""
+    runner.json("echo one > a")
+    text = runner.counted("echo said; cp a b")
+    first = runner.json(text)
+    runner.ok("checkout", "@empty")
+    runner.json("printf 'one\\n' > a")
+    again = runner.json(text)
+    assert again["cached"] is True and again["hash"] != first["hash"]
+    assert runner.ok("logs", "@").text == "said\n" and runner.ok("logs", "--json", "@").result["run"] == first["run"]

@@ -1,0 +1,252 @@
+"""What run, exec, shell and batch share: where a command is executed, what it sees, and where its output goes."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import click
+
+from fusecas.cli import output
+from fusecas.cli.asking import around, chosen_workspace
+from fusecas.cli.common import repository_folder
+from fusecas.cli.live import serving
+from fusecas.errors import PathNotFound, RepositoryNotFound, UsageError
+from fusecas.wire import line_of, path_of
+
+if TYPE_CHECKING:
+    from fusecas.client import Client
+    from fusecas.outlet import Sink
+    from fusecas.runner import Program
+
+Function = Callable[..., Any]
+PIECE = 1 << 16
+PIPE_OR_SOCKET = (0o010000, 0o140000)
+
+
+def where_options(function: Function) -> Function:
+    """--cwd, --env, --unset."""
+    options = (
+        click.option(
+            "--cwd", metavar="DIR", type=click.Path(path_type=Path), help="A folder of the workspace to run it in."
+        ),
+        click.option("--env", "-e", "env", metavar="NAME=VALUE", multiple=True, help="A variable for the command."),
+        click.option("--unset", metavar="NAME", multiple=True, help="A variable that it does not see."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+class Site(NamedTuple):
+    """Where commands are executed: in `cwd`, which lies in `place`, where a workspace is.
+
+    `outer`: the number of the run that we are part of, if it is one of this workspace: then what is executed is, too.
+    """
+
+    client: "Client"
+    chosen: Mapping[str, Any]
+    place: Path
+    cwd: Path
+    env: Mapping[bytes, bytes]
+    outer: str | None
+
+
+@contextmanager
+def site(
+    repo: Path | None, ws: str | None, cwd: Path | None, env: tuple[str, ...], unset: tuple[str, ...]
+) -> Iterator[Site]:
+    from fusecas.runner import RUN_VARIABLE
+
+    variables = _variables(env, unset)
+    folder, is_outer = _repository(repo)
+    with serving(folder) as client:
+        chosen = _chosen(ws, folder, is_outer)
+        claimed = os.environ.get(RUN_VARIABLE)
+        found = client.call("place", **chosen, pid=os.getpid(), run=claimed)
+        place = Path(os.fsdecode(path_of(found, "place")))
+        # By its name from here on: the one that is chosen by default may be another one later.
+        named = {"ws": found["workspace"]}
+        yield Site(client, named, place, _folder_in(place, cwd, client), variables, found["run"])
+
+
+def _repository(repo: Path | None) -> tuple[Path, bool]:
+    """The one that is there, else that of the run around us, else a new one, here; and whether it is the run's."""
+    from fusecas.runner import RUN_REPOSITORY
+
+    outer = os.environ.get(RUN_REPOSITORY)
+    try:
+        folder = repository_folder(repo).absolute()
+        return folder, outer is not None and os.path.isdir(outer) and os.path.samefile(folder, outer)
+    except RepositoryNotFound:
+        if repo is not None:
+            raise
+        if outer is not None:
+            return Path(outer), True
+    from fusecas.store.repository import FOLDER, Repository
+
+    with Repository.create(Path(FOLDER).absolute()) as made:
+        output.note(f"made {made.folder}; working in {FOLDER}/work (empty), not in this folder")
+        return made.folder, False
+
+
+def _chosen(ws: str | None, folder: Path, is_outer: bool) -> dict[str, str]:
+    from fusecas.runner import RUN_WORKSPACE
+
+    chosen = chosen_workspace(ws)
+    if not chosen and is_outer and (outer := os.environ.get(RUN_WORKSPACE)):
+        return {"ws": outer}
+    return chosen
+
+
+def _folder_in(place: Path, named: Path | None, client: "Client") -> Path:
+    """The folder that is named, from where we are if that is in the workspace, else from its root. Without one: where
+    we are, or the same place in this workspace if we are in another one of the repository; else the root."""
+    here = _same_place(place, client)
+    if named is None:
+        return here
+    folder = Path(os.path.realpath(here / named))
+    if not folder.is_relative_to(place):
+        raise UsageError(f"{named} is not in the workspace", hint=f"the workspace is {place}")
+    if not folder.is_dir():
+        raise PathNotFound(f"{named} is no folder of the workspace")
+    return folder
+
+
+def _same_place(place: Path, client: "Client") -> Path:
+    here = Path.cwd()
+    root = around(here)
+    if root is None:
+        root = Path(os.fsdecode(path_of(client.call("place"), "place")))
+    elif not os.path.samefile(root.parent.parent / "repo", client.folder):
+        return place
+    there = place / here.relative_to(root) if here.is_relative_to(root) else place
+    return there if there.is_dir() else place
+
+
+def _variables(env: tuple[str, ...], unset: tuple[str, ...]) -> dict[bytes, bytes]:
+    variables = dict(os.environb)
+    for name in unset:
+        variables.pop(_name(name), None)
+    for each in env:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise UsageError(f"--env {each} has no value", hint=f"--env {each}=VALUE, or --unset {each}")
+        variables[_name(name)] = os.fsencode(value)
+    return variables
+
+
+def _name(name: str) -> bytes:
+    if not name or "=" in name:
+        raise UsageError(f"{name!r} is no name of a variable")
+    return os.fsencode(name)
+
+
+def program_of(text: tuple[str, ...], words: tuple[str, ...], verb: str) -> "Program":
+    """'CMD' or -- WORD..."""
+    from fusecas.runner import Program
+
+    if len(text) > 1 or bool(text) == bool(words):
+        hint = f"fusecas {verb} 'CMD' for the shell, fusecas {verb} -- WORD... as it is"
+        raise UsageError("one command, please", hint=hint)
+    return Program(os.fsencode(text[0])) if text else Program(argv=[os.fsencode(each) for each in words])
+
+
+# ---- output
+
+
+class Outputs:
+    """Passed through; kept, if the answer is to be one document; or as lines of JSON."""
+
+    def __init__(self, as_json: bool, as_lines: bool = False) -> None:
+        from fusecas.executor import OUTPUT_LIMIT
+        from fusecas.outlet import Kept, Lines, Outlet, outlets
+
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.kept = (Kept(OUTPUT_LIMIT), Kept(OUTPUT_LIMIT))
+        self._events = Outlet(sys.stdout.fileno()) if as_lines else None
+        both: tuple[Sink, Sink] = self.kept if as_json else outlets(sys.stdout.fileno(), sys.stderr.fileno())
+        if self._events is not None:
+            both = Lines("stdout", self._events), Lines("stderr", self._events)
+        self.stdout, self.stderr = both
+
+    def tell(self, event: str, **what: Any) -> None:
+        if self._events is not None:
+            self._events.offer(line_of({"event": event, **what}))
+
+    def finish(self, patience: float | None = None) -> None:
+        """Wait for whoever reads it."""
+        for each in (self.stdout, self.stderr):
+            if not each.finish(patience):
+                output.note("whoever reads the output does not: the rest is dropped")
+
+    def raise_error(self) -> None:
+        for each in (self.stdout, self.stderr):
+            if each.error is not None:
+                raise each.error
+
+    def as_json(self) -> dict[str, str]:
+        """What was kept, if it was."""
+        from fusecas.runner import as_text
+
+        if self._events is not None:
+            return {}
+        return {**as_text(self.kept[0].data, "stdout"), **as_text(self.kept[1].data, "stderr")}
+
+
+def become(there: Site, program: "Program") -> NoReturn:
+    """This process becomes the command: it has our terminal, our signals and our exit code."""
+    from fusecas.executor import cannot_start
+
+    words = program.words()
+    sys.stdout.flush()
+    try:
+        os.chdir(there.cwd)
+        os.execvpe(words[0], words, variables_in(there))
+    except OSError as error:
+        output.note(f"{os.fsdecode(words[0])}: {error.strerror}")
+        sys.exit(cannot_start(error))
+
+
+def execute_here(there: Site, program: "Program", outputs: Outputs) -> tuple[int, int | None]:
+    """Execute it as it is: no layer, no record. (exit, signal). We wait for it, not for what it leaves."""
+    import subprocess
+    from tempfile import TemporaryFile
+
+    from fusecas.executor import cannot_start
+
+    words = program.words()
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+        try:
+            process = subprocess.Popen(words, cwd=there.cwd, env=variables_in(there), stdout=stdout, stderr=stderr)
+        except OSError as error:
+            outputs.stderr.offer(f"{os.fsdecode(words[0])}: {error.strerror}\n".encode(errors="surrogateescape"))
+            return cannot_start(error), None
+        code = process.wait()
+        for file, sink in ((stdout, outputs.stdout), (stderr, outputs.stderr)):
+            file.seek(0)
+            while data := file.read(PIECE):
+                sink.offer(data)
+    return (code, None) if code >= 0 else (128 - code, -code)
+
+
+def variables_in(there: Site) -> dict[bytes, bytes]:
+    """What a command sees that is not a run of its own."""
+    return {**there.env, b"GIT_CEILING_DIRECTORIES": os.fsencode(there.place.parent)}
+
+
+def warn_of_unused_stdin() -> None:
+    """Somebody has piped something to us, and the command did not get it."""
+    import fcntl
+    import stat
+    import struct
+    import termios
+
+    if stat.S_IFMT(os.fstat(0).st_mode) not in PIPE_OR_SOCKET:
+        return
+    waiting = struct.unpack("i", fcntl.ioctl(0, termios.FIONREAD, bytes(4)))[0]
+    if waiting:
+        output.note("stdin not passed; use --stdin -")
