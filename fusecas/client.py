@@ -60,6 +60,17 @@ class Client:
         self._lines.close()
         self._socket.close()
 
+    def leave(self) -> None:
+        """Break off what was begun on this connection: when this returns, the daemon has done with it."""
+        try:
+            self._socket.settimeout(PATIENCE)
+            self._socket.shutdown(socket.SHUT_WR)
+            self.wait_for_end()
+        except OSError:  # it has gone, or it takes longer than we have patience
+            pass
+        finally:
+            self.close()
+
     def fileno(self) -> int:
         """Readable when the daemon says something, or has gone."""
         return self._socket.fileno()

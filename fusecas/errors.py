@@ -7,7 +7,10 @@ A message names the thing that is wrong; a hint names the next step. The command
 import errno
 import os
 import re
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from fusecas.results import Output
 
 
 class FusecasError(Exception):
@@ -168,6 +171,14 @@ class SharedPid(EnvironmentProblem):
 
 class StorageProblem(EnvironmentProblem):
     """A read or a write of the disk below failed."""
+
+
+class CommandFailed(FusecasError):
+    """A command that was to succeed has not; `result` is all that it came to."""
+
+    def __init__(self, message: str, result: "Output") -> None:
+        super().__init__(message, details={"exit_code": result.exit_code})
+        self.result = result
 
 
 class InternalError(FusecasError):

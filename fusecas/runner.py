@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fusecas import executor
 from fusecas.client import Client
 from fusecas.errors import EnvironmentProblem, UsageError
-from fusecas.executor import CannotStart, Command, Done, Stream, execute
+from fusecas.executor import CannotStart, Command, Done, Stream
 from fusecas.outlet import Sink
 from fusecas.wire import path_of
 
@@ -43,6 +43,11 @@ class Input(NamedTuple):
     id: bytes
 
 
+Execute = Callable[[Command, Sequence[bytes], int, tuple[Sink, Sink], int], Done]
+"""(command, its two log files, how much of each is recorded, where its stdout and stderr go beside them, a descriptor
+whose readability ends it)."""
+
+
 class Came(NamedTuple):
     """What a run came to. `stdout`, `stderr`: ids of what is to be replayed, of a hit."""
 
@@ -67,10 +72,14 @@ def run(
     stdin: Input | None = None,
     began: Callable[[Mapping[str, Any]], None] = lambda _: None,
     deed: Mapping[str, Any],
+    execute: Execute | None = None,
     **options: Any,
 ) -> Came:
     """`place`: where the workspace is, in which `cwd` lies. `stdout`, `stderr`: where the output goes,
-    beside the record. `began`: told what the daemon says before the command begins. `options`: of `run.begin`."""
+    beside the record. `began`: told what the daemon says before the command begins. `options`: of `run.begin`.
+
+    `execute`: who executes it, if not this process; it tells the daemon first what the command descends from
+    (run.executor)."""
     begun = client.call(
         "run.begin",
         program=program.as_parameter(),
@@ -79,7 +88,7 @@ def run(
         env=[[os.fsdecode(name), os.fsdecode(value)] for name, value in env.items()],
         umask=umask,
         privileged=os.geteuid() == 0,
-        executor=os.getpid(),
+        executor=os.getpid() if execute is None else 0,
         stdin=None if stdin is None else stdin.id.hex(),
         **options,
         **deed,
@@ -98,7 +107,7 @@ def run(
     descriptor = None if stdin is None else stdin.descriptor
     command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout, descriptor)
     logs = [path_of(each) for each in begun["logs"]]
-    done = _executed(command, logs, begun["output_limit"], (stdout, stderr), client.fileno())
+    done = (execute or executed)(command, logs, begun["output_limit"], (stdout, stderr), client.fileno())
     if done.abandoned:
         raise EnvironmentProblem("the daemon has gone: the command was ended", hint="what it did is uncommitted")
     ended = client.call(
@@ -127,12 +136,13 @@ def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list
     return [os.path.realpath(os.path.join(cwd, name))] if name else []
 
 
-def _executed(command: Command, logs: Sequence[bytes], limit: int, sinks: tuple[Sink, Sink], watched: int) -> Done:
+def executed(command: Command, logs: Sequence[bytes], limit: int, sinks: tuple[Sink, Sink], watched: int) -> Done:
+    """Here, in this process, which has no other children; one that can't be started ends as a shell's would."""
     with ExitStack() as opened:
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
         streams = [Stream(file, sink, limit) for file, sink in zip(files, sinks, strict=True)]
         try:
-            return execute(command, streams[0], streams[1], watched)
+            return executor.execute(command, streams[0], streams[1], watched)
         except CannotStart as failed:
             said = f"{os.fsdecode(command.argv[0])}: {failed.error.strerror}\n".encode(errors="surrogateescape")
             files[1].write(said)

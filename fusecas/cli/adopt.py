@@ -10,7 +10,6 @@ import click
 from fusecas.cli import output
 from fusecas.cli.asking import ask, deed_of
 from fusecas.cli.common import FOLDER_PATH, check_message, repository_at, verb
-from fusecas.cli.live import end_daemon, mount_at
 from fusecas.cli.progress import files, progress
 from fusecas.errors import FusecasError, UsageError
 
@@ -76,8 +75,10 @@ def _go_on(places: "Places", wishes: "Wishes") -> bool:
 
 
 def _mount(places: "Places") -> None:
+    from fusecas import starting
+
     try:
-        mount_at(places.repository, places.folder)
+        starting.mount_at(places.repository, places.folder)
     except FusecasError:
         output.note(f"{places.folder} is adopted, and could not be mounted")
         output.note(f"fusecas mount {places.folder}, when that is mended; or fusecas release {places.folder}")
@@ -85,10 +86,11 @@ def _mount(places: "Places") -> None:
 
 
 def _end_daemon(repository: Path) -> None:
+    from fusecas import starting
     from fusecas.client import NoDaemon
 
     with suppress(NoDaemon):
-        end_daemon(repository)
+        starting.end(repository)
 
 
 def _say(places: "Places", found: "ImportedLayer | None") -> None:

@@ -1,4 +1,4 @@
-"""Asking live workspaces: the daemon if one runs, else they are opened here for as long as the call takes."""
+"""What a call of the program asks live workspaces: of which, and by whom (fusecas/asking.py does the asking)."""
 
 import os
 import re
@@ -23,7 +23,7 @@ ws_option = click.option(
 )
 
 
-def chosen_workspace(ws: str | None) -> dict[str, str]:
+def chosen_workspace(ws: str | None) -> dict[str, Any]:
     """As a parameter of a call; none if whoever answers is to choose."""
     name = ws or os.environ.get(WORKSPACE_VARIABLE)
     if not name and (root := around(Path.cwd())) is not None:
@@ -43,10 +43,11 @@ def _mounted(folder: Path) -> str:
 
     if not (folder / "run" / "socket").exists():
         return DEFAULT
+    from fusecas.asking import ask_daemon
     from fusecas.client import NoDaemon
 
     try:
-        return str(_ask_daemon(folder, "place", {})["workspace"])
+        return str(ask_daemon(folder, "place", {})["workspace"])
     except NoDaemon:
         return DEFAULT
 
@@ -99,46 +100,18 @@ def _root_around(folder: Path, place: Path) -> Path | None:
 
 def ask(folder: Path, method: str, **parameters: Any) -> dict[str, Any]:
     """The answer to a call of fusecas.workspace.calls, by whoever has the workspaces open."""
-    from fusecas.client import NoDaemon
+    from fusecas import asking
+    from fusecas.cli.common import hold_back_stop
 
-    try:
-        return _ask_daemon(folder, method, parameters)
-    except NoDaemon:
-        from fusecas.store.repository import Repository
-
-        with Repository.open(folder) as repository:
-            return _ask_here(repository, method, parameters)
+    return asking.ask(folder, method, parameters, hold_back_stop)
 
 
 def ask_of(repository: "Repository", method: str, **parameters: Any) -> dict[str, Any]:
     """The same for one that this process has open already."""
-    from fusecas.client import NoDaemon
-
-    try:
-        return _ask_daemon(repository.folder, method, parameters)
-    except NoDaemon:
-        return _ask_here(repository, method, parameters)
-
-
-def _ask_daemon(folder: Path, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    from fusecas.client import Client
-
-    with Client(folder) as client:
-        answer: dict[str, Any] = client.call(method, **parameters)
-        return answer
-
-
-def _ask_here(repository: "Repository", method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    from fusecas import asking
     from fusecas.cli.common import hold_back_stop
-    from fusecas.workspace.calls import CALLS
-    from fusecas.workspace.workspaces import Workspaces
 
-    with repository.held_briefly():
-        hold_back_stop(repository)
-        workspaces = Workspaces(repository)
-        answer = CALLS[method](workspaces, parameters)
-        workspaces.close()
-        return answer
+    return asking.ask_of(repository, method, parameters, hold_back_stop)
 
 
 def deed_of(call: "Call") -> dict[str, Any]:

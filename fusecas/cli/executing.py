@@ -47,7 +47,7 @@ class Site(NamedTuple):
     """
 
     client: "Client"
-    chosen: Mapping[str, str]
+    chosen: Mapping[str, Any]
     place: Path
     cwd: Path
     env: Mapping[bytes, bytes]

@@ -1,7 +1,8 @@
 """Layers: import, export, log, history, head, inspect, tag, tags."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,10 @@ from fusecas.errors import RefNotFound, UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
-    from fusecas.store.history import HistoryEntry
+    from fusecas.results import HistoryEntry, LayerInfo
     from fusecas.store.importer import Imported
     from fusecas.store.repository import Repository
     from fusecas.store.rows import Operation
-    from fusecas.store.snapshot import Snapshot
     from fusecas.store.transaction import Transaction
     from fusecas.workspace.importing import Placed
 
@@ -179,73 +179,55 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call
 # ---- history
 
 
-Names = dict[bytes, list[str]]
-
-
-def names_of_layers(snapshot: "Snapshot") -> Names:
-    """The tags of each layer that has any."""
-    from fusecas.store import tags
-
-    names: Names = {}
-    for name, layer in tags.list_tags(snapshot):
-        names.setdefault(layer, []).append(name)
-    return names
-
-
-def entry_fields(snapshot: "Snapshot", entry: "HistoryEntry", names: Names) -> dict[str, Any]:
-    parent = entry.parents[0] if entry.parents else None
-    size, changes = _change_from_parent(snapshot, entry)
+def entry_fields(entry: "HistoryEntry", size: int, changes: int) -> dict[str, Any]:
     return {
-        "hash": entry.layer.hex(),
-        "short": output.short(entry.layer),
+        "hash": entry.hash,
+        "short": entry.short,
         **output.instruction_fields(entry.instruction),
         "kind": entry.kind,
-        "parent": output.hex_or_none(parent),
-        "parent_short": output.short(parent) or None,
-        "parents": [each.hex() for each in entry.parents],
-        "state": entry.state.hex(),
+        "parent": entry.parent,
+        "parent_short": entry.parent_short,
+        "parents": list(entry.parents),
+        "state": entry.state,
         "message": entry.message,
-        "exit_code": entry.exit,
+        "exit_code": entry.exit_code,
         "size": size,
         "changes": changes,
-        "tags": names.get(entry.layer, []),
-        **output.time_fields(entry.time),
+        "tags": list(entry.tags),
+        **output.time_fields(entry.time_ns),
     }
 
 
 SORT_KEYS: dict[str, Any] = {
-    "time": lambda entry: entry.time or 0,
+    "time": lambda entry: entry.time_ns or 0,
     "instruction": lambda entry: entry.instruction,
     "kind": lambda entry: entry.kind,
-    "hash": lambda entry: entry.layer,
+    "hash": lambda entry: entry.hash,
 }
 
 
 def list_layers(
     ref: str, oldest_first: bool, call: "Call", repo: Path | None, choice: dict[str, Any], runs: bool = False
 ) -> Any:
-    from fusecas.store import history
+    from fusecas.looking import change_from_parent, history_of
 
     seal_live(call, repo, ref)
     with reading(repo) as snapshot:
-        layer = resolve(snapshot, ref).layer
-        found: Iterator[HistoryEntry] = history.entries(snapshot, layer)
-        if runs:
-            found = (each for each in found if each.kind != "edits")
+        found: Iterator[HistoryEntry] = history_of(snapshot, ref, this_workspace(), runs=runs, warn=output.note)
         if oldest_first:
             found = iter(list(found)[::-1])
         listed = chosen(found, SORT_KEYS, **choice)
-        names = names_of_layers(snapshot)
         if call.as_json:
-            return [entry_fields(snapshot, each, names) for each in listed]
-    if layer is None:
+            return [entry_fields(each, *change_from_parent(snapshot, each)) for each in listed]
+        is_empty = not listed and resolve(snapshot, ref).layer is None
+    if is_empty:
         output.note(NO_LAYER)
     output.print_table(
         [
-            output.paint(output.short(each.layer), "yellow"),
-            output.paint(output.time_text(each.time), "dim"),
+            output.paint(each.short, "yellow"),
+            output.paint(output.time_text(each.time_ns), "dim"),
             each.kind,
-            output.first_line(each.instruction) + _names_text(names.get(each.layer, [])),
+            output.first_line(each.instruction) + _names_text(each.tags),
         ]
         for each in listed
     )
@@ -255,7 +237,7 @@ def list_layers(
 NO_LAYER = "no layer yet; fusecas import DIR makes one"
 
 
-def _names_text(names: list[str]) -> str:
+def _names_text(names: Sequence[str]) -> str:
     return "  " + output.paint(f"({', '.join(names)})", "cyan") if names else ""
 
 
@@ -289,26 +271,20 @@ def head(call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas head --json
     """
-    from fusecas.store import heads
-    from fusecas.store.history import describe
-    from fusecas.store.ids import Kind
-    from fusecas.store.kinds import Layer
+    from fusecas.looking import head_of
 
     with reading(repo) as snapshot:
-        found = heads.read_head(snapshot, this_workspace())
-        layer = found.workspace.layer
-        core = None if layer is None else Layer.decode(snapshot.read_node(layer, Kind.LAYER))
-    kind, instruction = ("empty", "") if core is None else describe(core)
+        found = head_of(snapshot, this_workspace())
     if not call.as_json:
-        name = output.paint(output.short(layer), "yellow")
-        print(f"{name}  {output.first_line(instruction)}" if layer is not None else "nothing yet")
+        at = f"{output.paint(found.short, 'yellow')}  {output.first_line(found.instruction)}" if found.short else None
+        print(at or "nothing yet")
     return {
-        "workspace": found.name,
-        "layer": output.hex_or_none(layer),
-        "short": output.short(layer) or None,
-        "state": found.live.state.hex(),
-        "kind": kind,
-        **output.instruction_fields(instruction),
+        "workspace": found.workspace,
+        "layer": found.hash,
+        "short": found.short,
+        "state": found.state,
+        "kind": found.kind,
+        **output.instruction_fields(found.instruction),
     }
 
 
@@ -320,70 +296,49 @@ def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas inspect v1.0
     """
-    from fusecas.store import history, trees
-    from fusecas.store.ids import Kind
-    from fusecas.store.kinds import Layer
+    from fusecas.looking import layer_info
 
     seal_live(call, repo, ref)
     with reading(repo) as snapshot:
-        layer = resolve_layer(snapshot, ref)
-        core = Layer.decode(snapshot.read_node(layer, Kind.LAYER))
-        entry = next(history.entries(snapshot, layer))
-        root = trees.root_entry(snapshot, entry.state)
+        found = layer_info(snapshot, ref, this_workspace(), warn=output.note)
         result = {
-            **entry_fields(snapshot, entry, names_of_layers(snapshot)),
-            "signal": core.signal,
-            **({"cwd": None} if core.cwd is None else output.path_fields(core.cwd, "cwd")),
-            "planes": sorted(core.planes),
-            "entries": root.count,
-            "bytes": root.size,
+            **entry_fields(found, found.size, found.changes),
+            "signal": found.signal,
+            **({"cwd": None} if found.cwd is None else output.path_fields(os.fsencode(found.cwd), "cwd")),
+            "planes": list(found.planes),
+            "entries": found.entries,
+            "bytes": found.bytes,
         }
     if not call.as_json:
-        output.print_table(_inspected(entry, result))
+        output.print_table(_inspected(found))
     return result
 
 
-def _inspected(entry: "HistoryEntry", result: dict[str, Any]) -> Iterator[list[str]]:
-    yield ["layer", output.paint(entry.layer.hex(), "yellow")]
-    made_by_message = entry.message is not None and entry.instruction == entry.message
-    instruction = entry.instruction.strip("()")
-    yield ["made by", entry.kind if made_by_message or instruction == entry.kind else output.printable(instruction)]
-    if entry.message:
-        for at, line in enumerate(entry.message.strip().split("\n")):
+def _inspected(layer: "LayerInfo") -> Iterator[list[str]]:
+    yield ["layer", output.paint(layer.hash, "yellow")]
+    made_by_message = layer.message is not None and layer.instruction == layer.message
+    instruction = layer.instruction.strip("()")
+    yield ["made by", layer.kind if made_by_message or instruction == layer.kind else output.printable(instruction)]
+    if layer.message:
+        for at, line in enumerate(layer.message.strip().split("\n")):
             yield ["message" if at == 0 else "", output.printable(line)]
-    if result["cwd"] is not None:
-        yield ["in", output.printable(result["cwd"])]
-    if entry.exit is not None or result["signal"] is not None:
-        yield ["ended", f"exit {entry.exit}" if result["signal"] is None else f"signal {result['signal']}"]
-    yield ["when", output.time_text(entry.time)]
-    yield ["parents", ", ".join(map(output.short, entry.parents)) or "none"]
-    yield ["state", entry.state.hex()]
-    yield ["holds", f"{_entries_text(result['entries'])}, {output.size_text(result['bytes'])}"]
-    yield ["changed", f"{output.count(result['changes'], 'path')}, {output.size_text(result['size'])}"]
-    if result["planes"]:
-        yield ["planes", ", ".join(result["planes"])]
-    if result["tags"]:
-        yield ["tags", ", ".join(result["tags"])]
+    if layer.cwd is not None:
+        yield ["in", output.printable(layer.cwd)]
+    if layer.exit_code is not None or layer.signal is not None:
+        yield ["ended", f"exit {layer.exit_code}" if layer.signal is None else f"signal {layer.signal}"]
+    yield ["when", output.time_text(layer.time_ns)]
+    yield ["parents", ", ".join(each[:12] for each in layer.parents) or "none"]
+    yield ["state", layer.state]
+    yield ["holds", f"{_entries_text(layer.entries)}, {output.size_text(layer.bytes)}"]
+    yield ["changed", f"{output.count(layer.changes, 'path')}, {output.size_text(layer.size)}"]
+    if layer.planes:
+        yield ["planes", ", ".join(layer.planes)]
+    if layer.tags:
+        yield ["tags", ", ".join(layer.tags)]
 
 
 def _entries_text(number: int) -> str:
     return "1 entry" if number == 1 else f"{number} entries"
-
-
-def _change_from_parent(snapshot: "Snapshot", entry: "HistoryEntry") -> tuple[int, int]:
-    """(bytes of changed content, changed paths) against the first parent."""
-    from fusecas.store import revisions
-    from fusecas.store.diff import ChangeKind, diff_states
-
-    text = "@empty" if not entry.parents else "hash:" + entry.parents[0].hex()
-    before = revisions.resolve(snapshot, text).state
-    size = count = 0
-    for change in diff_states(snapshot, before, entry.state, renames=False):
-        count += 1
-        content = change.kinds & {ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.TYPE}
-        if content and change.new is not None and change.new.is_file:
-            size += change.new.size
-    return size, count
 
 
 # ---- tags
@@ -442,14 +397,14 @@ def tags_verb(call: "Call", repo: Path | None, **choice: Any) -> Any:
 
     Example: fusecas tags --sort name --desc
     """
-    from fusecas.store import tags
+    from fusecas.looking import tags_of
 
     keys: dict[str, Any] = {"name": lambda each: each[0], "hash": lambda each: each[1]}
     with reading(repo) as snapshot:
-        listed = chosen(tags.list_tags(snapshot), keys, **choice)
+        listed = chosen(iter(tags_of(snapshot).items()), keys, **choice)
     if not call.as_json:
-        output.print_table([name, output.paint(output.short(layer), "yellow")] for name, layer in listed)
-    return {name: layer.hex() for name, layer in listed}
+        output.print_table([name, output.paint(layer[:12], "yellow")] for name, layer in listed)
+    return dict(listed)
 
 
 COMMANDS = {

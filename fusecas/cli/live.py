@@ -1,11 +1,7 @@
 """The workspace as a live directory: mount, umount."""
 
-import json
 import os
-import select
-import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +10,13 @@ import click
 from fusecas.cli import output
 from fusecas.cli.asking import WORKSPACE_VARIABLE, chosen_workspace, ws_option
 from fusecas.cli.common import FOLDER_PATH, named_folder, repository_at, repository_folder, verb
-from fusecas.client import Client, NoDaemon, to_exception
-from fusecas.errors import EnvironmentProblem, InUse, Refused
+from fusecas.client import Client, NoDaemon
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
 
 WORK = "work"
-PATIENCE = 60.0
-PATIENCE_IF_LAZY = 1.0
 MOUNTPOINT_VARIABLES = ("FUSECAS_WORK", "STATEKIT_WORK")
 
 
@@ -45,18 +38,20 @@ def mount(
 
     Example: fusecas mount && cd .fusecas/work
     """
+    from fusecas import starting
     from fusecas.store.heads import DEFAULT
 
     repository = _repository_to_mount(folder, repo)
-    settled(repository)
+    starting.settle(repository, output.note)
     # As the table of mounts will have it; what a daemon that was killed has left can't be looked at, which is no harm.
     place = Path(os.path.realpath(mountpoint(folder, repository)))
-    words = _daemon(repository, ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT, place, allow_other=allow_other)
+    name = ws or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT
+    words = starting.daemon(repository, name, place, allow_other=allow_other)
     if ws is not None and folder is not None and (source := _place_of(repository, ws)) is not None:
         return _show_at(source, place, call)
     if foreground:
         os.execv(sys.executable, [*words, "-1"])
-    _start(words, repository)
+    starting.start(words, repository)
     if not call.as_json:
         print(f"mounted at {output.printable(str(place))}")
     return output.path_fields(os.fsencode(place), "mountpoint")
@@ -73,48 +68,11 @@ def _repository_to_mount(folder: Path | None, repo: Path | None) -> Path:
     return repository_folder(repo).absolute()
 
 
-def _daemon(repository: Path, name: str, place: Path, *, allow_other: bool = False) -> list[str]:
-    return [sys.executable, "-m", "fusecas.daemon.serve", str(repository), name, str(place), str(int(allow_other))]
-
-
 def serving(repository: Path) -> Client:
     """The daemon of a repository; if there is none, one is started where it was mounted last, or by default."""
-    try:
-        return Client(repository)
-    except NoDaemon:
-        from fusecas.mount.mountpoint import recorded
-        from fusecas.store.adopted import adopted_folder
-        from fusecas.store.heads import DEFAULT
+    from fusecas import starting
 
-    settled(repository)
-    usual = adopted_folder(repository) or recorded(repository)
-    place = usual or Path(os.path.realpath(mountpoint(None, repository)))
-    with suppress(InUse):  # somebody else was faster
-        _start(_daemon(repository, DEFAULT, place), repository)
-    return Client(repository)
-
-
-def mount_at(repository: Path, place: Path) -> None:
-    """The default workspace, for an adopted folder."""
-    from fusecas.store.heads import DEFAULT
-
-    _start(_daemon(repository, DEFAULT, place), repository)
-
-
-def settled(repository: Path) -> None:
-    """An adopt or a release that was interrupted is ended first; refused, if the folder is no workspace then."""
-    from fusecas.store.adopted import Note, Step
-
-    note = Note.read(repository)
-    if note is None or note.step == Step.ADOPTED:
-        return
-    from fusecas.adopt.settling import settle
-
-    came = settle(repository)
-    if came is not None and not came.is_adopted:
-        raise Refused(came.said, hint="fusecas adopt DIR takes a folder over")
-    if came is not None:
-        output.note(came.said)
+    return starting.serving(repository, mountpoint(None, repository), output.note)
 
 
 def _place_of(repository: Path, name: str) -> bytes | None:
@@ -148,36 +106,6 @@ def mountpoint(folder: Path | None, repository: Path) -> Path:
     return adopted_folder(repository) or repository / WORK
 
 
-def _start(words: list[str], repository: Path) -> None:
-    """Start the daemon, and wait until its mount answers or it has said why not. It is part of no run, though one may
-    have started it: it serves whoever comes."""
-    from fusecas.runner import RUN_VARIABLE
-
-    run = repository / "run"
-    run.mkdir(mode=0o700, exist_ok=True)
-    answer, say = os.pipe()
-    with (run / "log").open("ab") as log:
-        starting = subprocess.Popen(
-            [*words, str(say), "detached"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(say,),
-            start_new_session=True,
-            cwd="/",
-            env={name: value for name, value in os.environ.items() if not name.startswith(RUN_VARIABLE)},
-        )
-    os.close(say)
-    starting.wait()
-    with os.fdopen(answer, "rb") as answers:
-        said = answers.read()
-    if not said:
-        raise EnvironmentProblem("the daemon died before its mount answered", hint=f"see {run / 'log'}")
-    problem = json.loads(said)
-    if problem:
-        raise to_exception(problem)
-
-
 @verb("umount")
 @click.argument("folder", type=FOLDER_PATH, required=False, metavar="[DIR]")
 @click.option("--lazy", is_flag=True, help="Even if somebody is in it: it goes when they leave.")
@@ -186,32 +114,11 @@ def umount(folder: Path | None, lazy: bool, call: "Call", repo: Path | None) -> 
 
     Example: fusecas umount
     """
-    end_daemon(repository_at(folder, repo), lazy=lazy)
+    from fusecas import starting
+
+    if not starting.end(repository_at(folder, repo), lazy=lazy):
+        output.note("somebody is in it: its daemon ends when they leave")
     return {}
-
-
-def end_daemon(folder: Path, *, lazy: bool = False) -> None:
-    """NoDaemon, if there is nothing to be ended."""
-    try:
-        client = Client(folder)
-    except NoDaemon:
-        from fusecas.mount.mountpoint import clear_away
-
-        if clear_away(folder):  # what a daemon that was killed has left
-            return
-        raise
-    with client:
-        daemon = os.pidfd_open(client.call("hello")["pid"])
-        try:
-            client.call("umount", lazy=lazy)
-            # It ends once all is durable.
-            has_ended = select.select([daemon], [], [], PATIENCE_IF_LAZY if lazy else PATIENCE)[0]
-            if lazy and not has_ended:
-                output.note("somebody is in it: its daemon ends when they leave")
-            elif not has_ended:
-                raise EnvironmentProblem("the daemon does not end", hint=f"see {folder / 'run' / 'log'}")
-        finally:
-            os.close(daemon)
 
 
 @verb("path")

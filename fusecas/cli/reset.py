@@ -10,7 +10,7 @@ import click
 from fusecas.cli import output
 from fusecas.cli.asking import current_workspace, ws_option
 from fusecas.cli.common import repository_folder, verb
-from fusecas.errors import AlreadyExists, InUse, UsageError
+from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -84,45 +84,21 @@ def _remove(folder: Path, yes: bool, purge: bool, call: "Call") -> dict[str, Any
     if not yes:
         what = "deletes" if purge else "puts away"
         raise UsageError(f"reset --all {what} {folder}: all layers and what is uncommitted", hint="add --yes if so")
-    removed = _put_away(folder.resolve())
-    if purge:
-        import shutil
-
-        shutil.rmtree(removed)
-    if not call.as_json:
-        print(f"deleted {_text(folder)}" if purge else f"{_text(folder)} is {_text(removed)} now; mv brings it back")
-    fields = {} if purge else output.path_fields(os.fsencode(removed), "removed_to")
-    return {**output.path_fields(os.fsencode(folder), "repository"), "purged": purge, **fields}
-
-
-def _put_away(folder: Path) -> Path:
-    """Unmounted, and out of everybody's hands, it gets another name."""
-    import time
-
-    from fusecas.cli.live import end_daemon
+    from fusecas import starting
+    from fusecas.clearing import set_aside
     from fusecas.client import NoDaemon
-    from fusecas.store.durable import sync_folder
-    from fusecas.store.repository import Repository
 
     with suppress(NoDaemon):
-        end_daemon(folder, lazy=False)
-    removed = folder.with_name(folder.name + time.strftime(".removed-%Y%m%dT%H%M%SZ", time.gmtime()))
-    with Repository.open(folder) as repository, repository.held_briefly():
-        _refuse_mounts_in(folder)
-        if os.path.lexists(removed):
-            raise AlreadyExists(f"{removed} is there already", hint="try again in a second")
-        os.rename(folder, removed)
-        sync_folder(folder.parent)
-    return removed
-
-
-def _refuse_mounts_in(folder: Path) -> None:
-    """Whatever somebody has mounted there would be moved, or deleted, as well."""
-    from fusecas.mount.device import mount_lines
-
-    for place, *_ in mount_lines():
-        if Path(os.fsdecode(place)).is_relative_to(folder.resolve()):
-            raise InUse(f"{os.fsdecode(place)} is mounted", hint=f"umount {os.fsdecode(place)}")
+        starting.end(folder)
+    removed = set_aside(folder.resolve(), purge=purge)
+    if not call.as_json:
+        print(
+            f"deleted {_text(folder)}"
+            if removed is None
+            else f"{_text(folder)} is {_text(removed)} now; mv brings it back"
+        )
+    fields = {} if removed is None else output.path_fields(os.fsencode(removed), "removed_to")
+    return {**output.path_fields(os.fsencode(folder), "repository"), "purged": purge, **fields}
 
 
 def _text(folder: Path) -> str:

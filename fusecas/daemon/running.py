@@ -41,7 +41,7 @@ class RunCalls:
         self._watches: dict[bytes, tuple[str, Watch]] = {}
         self._ends = 0
         self._waiting = trio.lowlevel.ParkingLot()
-        self.methods = {"place": self._place}
+        self.methods = {"place": self._place, "run.executor": self._executor}
         self.conversations = {"run.begin": self._begin, "run.end": self._end}
 
     async def _place(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +56,16 @@ class RunCalls:
         ]
         place = path_fields(os.fsencode(self._place_of(workspace.name)), "place")
         return {"workspace": name, "run": outer[0] if outer else None, **place}
+
+    async def _executor(self, params: dict[str, Any]) -> dict[str, Any]:
+        """For who knows only after the beginning which process executes the command, and before it does."""
+        given = checked(params, run=(str, REQUIRED), executor=(int, REQUIRED))
+        number = _number(given["run"])
+        watched = self._watches.get(number)
+        if watched is None:
+            raise NotFound(f"no run {number.hex()} is on")
+        watched[1].executor = given["executor"]
+        return {}
 
     async def _begin(self, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
         given = checked(
@@ -186,10 +196,7 @@ class RunCalls:
             keep=(bool, True),
             **WHO,
         )
-        try:
-            number = bytes.fromhex(given["run"])
-        except ValueError as error:
-            raise UsageError(f"{given['run']!r} is no run") from error
+        number = _number(given["run"])
         killed = tuple(map(str, given["killed"]))
         window = Window(given["started"], given["ended"])
         watched = self._watches.pop(number, None)  # whoever takes it is the only one who ends the run
@@ -245,6 +252,13 @@ def _ended(ended: Ended) -> dict[str, Any]:
         "mixed": ended.mixed,
         "put_back": ended.put_back,
     }
+
+
+def _number(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no run") from error
 
 
 def _below(place: bytes, cwd: bytes) -> bytes:

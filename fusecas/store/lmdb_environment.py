@@ -151,7 +151,7 @@ class LmdbEnvironment:
                         map_size=size,
                         max_dbs=MAX_TABLES,
                         max_readers=MAX_READERS,
-                        max_spare_txns=4,
+                        max_spare_txns=0,  # a process that is forked from us would give back their slots, at its end
                         mode=0o600,
                         create=create,
                         lib_version=ENGINE,
@@ -169,6 +169,12 @@ class LmdbEnvironment:
     def close(self) -> None:
         with self._writing:  # a transaction of another thread holds a lock that only it can give back
             self._env.close()
+        self.locks_open_here.discard(self._lock)
+
+    def leave_to_parent(self) -> None:
+        """In a process that was forked from the one that opened it: it can be opened here again. Takes no locks, which
+        threads of the parent may have held; and closes nothing, which would give back the slots of its readers."""
+        self._env, self._tables = None, {}
         self.locks_open_here.discard(self._lock)
 
     def reader_check(self) -> int:

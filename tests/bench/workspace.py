@@ -17,6 +17,13 @@ MANY, FEW, IN_A_FOLDER = 1_000_000, 1000, 1000
 RECORDS = 1_000_000
 
 
+def fill(folder: Path, count: int) -> None:
+    for at in range(count // IN_A_FOLDER):
+        (folder / f"dir{at:06}").mkdir(parents=True)
+        for number in range(IN_A_FOLDER):
+            (folder / f"dir{at:06}" / f"file{number:03}").write_bytes(b"%d\n" % (at * IN_A_FOLDER + number))
+
+
 class Workspace(Ours):
     """A mounted workspace that was imported with that many files."""
 
@@ -28,10 +35,7 @@ class Workspace(Ours):
 
     def start(self) -> None:
         source = self.folder / "source"
-        for at in range(self.count // IN_A_FOLDER):
-            (source / f"dir{at:06}").mkdir(parents=True)
-            for number in range(IN_A_FOLDER):
-                (source / f"dir{at:06}" / f"file{number:03}").write_bytes(b"%d\n" % (at * IN_A_FOLDER + number))
+        fill(source, self.count)
         run(program(), "init", self.folder)
         run(program(), "import", source, "--repo", self.repository)
         shutil.rmtree(source)

@@ -1,0 +1,140 @@
+"""What a repository says of its layers, as the API and the command line both tell it."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from fusecas.errors import RefNotFound
+from fusecas.results import Diff, Head, HistoryEntry, LayerInfo, Renamed
+from fusecas.store import heads, history, revisions, tags
+from fusecas.store.ids import Kind, LayerId, ObjectId
+from fusecas.store.kinds import Layer
+
+if TYPE_CHECKING:
+    from fusecas.store.snapshot import Snapshot
+
+Warn = Callable[[str], None]
+
+
+def nobody(_message: str) -> None:
+    pass
+
+
+def history_of(
+    snapshot: "Snapshot", ref: str, workspace: str = heads.DEFAULT, *, runs: bool = False, warn: Warn = nobody
+) -> Iterator[HistoryEntry]:
+    """The layers behind a ref, newest first; `runs`: without hand edits. Reads as many as are asked for."""
+    layer = revisions.resolve(snapshot, ref, workspace, warn).layer
+    names = names_of_layers(snapshot)
+    for each in history.entries(snapshot, layer, workspace):
+        if not runs or each.kind != "edits":
+            yield _entry(each, names)
+
+
+def layer_info(snapshot: "Snapshot", ref: str, workspace: str = heads.DEFAULT, *, warn: Warn = nobody) -> LayerInfo:
+    """All about the layer that a ref names; RefNotFound if it names none."""
+    from fusecas.store import trees
+
+    layer = resolve_layer(snapshot, ref, workspace, warn)
+    core = Layer.decode(snapshot.read_node(layer, Kind.LAYER))
+    found = next(history.entries(snapshot, layer, workspace))
+    entry = _entry(found, names_of_layers(snapshot))
+    root = trees.root_entry(snapshot, found.state)
+    size, changes = change_from_parent(snapshot, entry)
+    return LayerInfo(
+        **{each: getattr(entry, each) for each in HistoryEntry.__slots__},
+        size=size,
+        changes=changes,
+        entries=root.count,
+        bytes=root.size,
+        signal=core.signal,
+        cwd=None if core.cwd is None else os.fsdecode(core.cwd),
+        planes=tuple(sorted(core.planes)),
+    )
+
+
+def head_of(snapshot: "Snapshot", workspace: str = heads.DEFAULT) -> Head:
+    found = heads.read_head(snapshot, workspace)
+    layer = found.workspace.layer
+    kind, instruction = "empty", ""
+    if layer is not None:
+        kind, instruction = history.describe(Layer.decode(snapshot.read_node(layer, Kind.LAYER)))
+    return Head(found.name, None if layer is None else layer.hex(), found.live.state.hex(), kind, instruction)
+
+
+def state_after(snapshot: "Snapshot", layer: str | None, run: str) -> str | None:
+    """What a run came to: the state of its layer, else what its record says."""
+    if layer is not None:
+        return heads.state_of(snapshot, LayerId(ObjectId(bytes.fromhex(layer)))).hex()
+    record = snapshot.record(bytes.fromhex(run))
+    return None if record is None or record.state is None else record.state.hex()
+
+
+def tags_of(snapshot: "Snapshot") -> dict[str, str]:
+    return {name: layer.hex() for name, layer in tags.list_tags(snapshot)}
+
+
+def diff_of(
+    snapshot: "Snapshot", a: str, b: str, workspace: str, *, paths: Sequence[bytes] = (), renames: bool = True
+) -> Diff:
+    """Of what is stored: `@live` is what was sealed last."""
+    from fusecas.store.diff import ChangeKind, diff_states
+
+    states = [revisions.resolve(snapshot, each, workspace).state for each in (a, b)]
+    added, modified, deleted, renamed = [], [], [], []
+    for each in diff_states(snapshot, *states, paths=paths, renames=renames):
+        path = os.fsdecode(each.path)
+        if each.old_path is not None:
+            renamed.append(Renamed(os.fsdecode(each.old_path), path))
+        elif ChangeKind.ADDED in each.kinds:
+            added.append(path)
+        elif ChangeKind.REMOVED in each.kinds:
+            deleted.append(path)
+        else:
+            modified.append(path)
+    return Diff(tuple(added), tuple(modified), tuple(deleted), tuple(renamed))
+
+
+def resolve_layer(snapshot: "Snapshot", ref: str, workspace: str = heads.DEFAULT, warn: Warn = nobody) -> LayerId:
+    layer = revisions.resolve(snapshot, ref, workspace, warn).layer
+    if layer is None:
+        raise RefNotFound(f"{ref} is no layer: there is none yet", hint="fusecas import DIR makes one")
+    return layer
+
+
+def names_of_layers(snapshot: "Snapshot") -> dict[bytes, tuple[str, ...]]:
+    """The tags of each layer that has any."""
+    names: dict[bytes, tuple[str, ...]] = {}
+    for name, layer in tags.list_tags(snapshot):
+        names[layer] = (*names.get(layer, ()), name)
+    return names
+
+
+def change_from_parent(snapshot: "Snapshot", entry: HistoryEntry) -> tuple[int, int]:
+    """(bytes of changed content, changed paths) against the first parent."""
+    from fusecas.store.diff import ChangeKind, diff_states
+    from fusecas.store.ids import StateId
+
+    before = heads.state_of(snapshot, None if entry.parent is None else LayerId(ObjectId(bytes.fromhex(entry.parent))))
+    after = StateId(ObjectId(bytes.fromhex(entry.state)))
+    size = count = 0
+    for change in diff_states(snapshot, before, after, renames=False):
+        count += 1
+        content = change.kinds & {ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.TYPE}
+        if content and change.new is not None and change.new.is_file:
+            size += change.new.size
+    return size, count
+
+
+def _entry(entry: history.HistoryEntry, names: dict[bytes, tuple[str, ...]]) -> HistoryEntry:
+    return HistoryEntry(
+        hash=entry.layer.hex(),
+        instruction=entry.instruction,
+        kind=entry.kind,
+        parents=tuple(each.hex() for each in entry.parents),
+        state=entry.state.hex(),
+        message=entry.message,
+        exit_code=entry.exit,
+        tags=names.get(entry.layer, ()),
+        time_ns=entry.time,
+    )
