@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask_of, chosen_workspace, deed_of
+from fusecas.cli.asking import ask_of, chosen_workspace, deed_of, seal_live
 from fusecas.cli.common import (
     FOLDER_PATH,
     check_message,
     chosen,
+    dates_option,
     list_options,
     opened,
     reading,
     resolve,
     resolve_layer,
+    this_workspace,
     verb,
+    workspace_of,
     writing,
 )
 from fusecas.cli.progress import files, progress
@@ -145,6 +148,7 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call
     from fusecas.store.exporter import export_tree
     from fusecas.store.repository import own_files
 
+    seal_live(call, repo, ref)
     with opened(repo) as repository, progress("exporting", files) as tell:
         with repository.store.read() as snapshot:
             revision = resolve(snapshot, ref)
@@ -208,8 +212,9 @@ def list_layers(
 ) -> Any:
     from fusecas.looking import change_from_parent, history_of
 
+    seal_live(call, repo, ref)
     with reading(repo) as snapshot:
-        found: Iterator[HistoryEntry] = history_of(snapshot, ref, runs=runs, warn=output.note)
+        found: Iterator[HistoryEntry] = history_of(snapshot, ref, workspace_of(ref), runs=runs, warn=output.note)
         if oldest_first:
             found = iter(list(found)[::-1])
         listed = chosen(found, SORT_KEYS, **choice)
@@ -270,7 +275,7 @@ def head(call: "Call", repo: Path | None) -> Any:
     from fusecas.looking import head_of
 
     with reading(repo) as snapshot:
-        found = head_of(snapshot)
+        found = head_of(snapshot, this_workspace())
     if not call.as_json:
         at = f"{output.paint(found.short, 'yellow')}  {output.first_line(found.instruction)}" if found.short else None
         print(at or "nothing yet")
@@ -286,6 +291,7 @@ def head(call: "Call", repo: Path | None) -> Any:
 
 @verb("inspect")
 @click.argument("ref", default="@")
+@dates_option
 def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
     """All about the layer REF (default: the head): what made it, from what, how large it is.
 
@@ -293,8 +299,9 @@ def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
     """
     from fusecas.looking import layer_info
 
+    seal_live(call, repo, ref)
     with reading(repo) as snapshot:
-        found = layer_info(snapshot, ref, warn=output.note)
+        found = layer_info(snapshot, ref, workspace_of(ref), warn=output.note)
         result = {
             **entry_fields(found, found.size, found.changes),
             "signal": found.signal,
@@ -354,6 +361,7 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
 
     if delete and (ref is not None or force):
         raise UsageError("tag -d takes a name only")
+    seal_live(call, repo, ref or "@")
     with writing(repo) as repository:
         layer = None
         if not delete:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
+from fusecas.cli.asking import WORKSPACE_VARIABLE, chosen_workspace, ws_option
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
 from fusecas.client import Client, NoDaemon
 from fusecas.wire import path_of
@@ -105,4 +105,19 @@ def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
     return {}
 
 
-COMMANDS = {"mount": mount, "umount": umount}
+@verb("path")
+@ws_option
+def path(ws: str | None, call: "Call", repo: Path | None) -> Any:
+    """Where the workspace is, and nothing else: cd "$(fusecas path)". It is mounted, where it was last, if it is not.
+
+    Example: fusecas path --ws attempt-2
+    """
+    with serving(repository_folder(repo)) as client:
+        found = client.call("place", **chosen_workspace(ws))
+    place = path_of(found, "place")
+    if not call.as_json:
+        output.write_bytes(place + b"\n")
+    return {"workspace": found["workspace"], **output.path_fields(place)}
+
+
+COMMANDS = {"mount": mount, "umount": umount, "path": path}
