@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fusecas.results import Missed as Missed
     from fusecas.results import Moved as Moved
     from fusecas.results import Output as Output
+    from fusecas.results import Rebuilt as Rebuilt
     from fusecas.results import Renamed as Renamed
     from fusecas.results import RunResult as RunResult
     from fusecas.results import Status as Status

@@ -25,7 +25,7 @@ from fusecas.errors import CommandFailed, InUse, RepositoryNotFound, StillRunnin
 from fusecas.executor import GRACE, TIMED_OUT, Command, Done, cannot_start
 from fusecas.opened import STORES, Connection, Connections
 from fusecas.outlet import Kept, Sink
-from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Moved, Output, RunResult, Status
+from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Moved, Output, Rebuilt, RunResult, Status
 from fusecas.runner import Came, Input, Program
 from fusecas.runner_child import Child
 from fusecas.store import heads
@@ -457,9 +457,14 @@ class Workspace:
         done = self._ask("commit", message=message, **self.repo._deed())
         return Committed(done["layer"], done["state"], done["new_objects"], done["stored_bytes"])
 
-    def checkout(self, ref: str) -> Moved:
-        """Put a layer in place, forward or back, whatever it is. What is uncommitted is set aside, for `undo`."""
-        return self._moved("checkout", ref=ref)
+    def checkout(self, ref: str, *, paths: Sequence[AnyPath] = (), touch: bool = False) -> Moved:
+        """Put a layer in place, forward or back, whatever it is. What is uncommitted is set aside, for `undo`.
+
+        `paths`, from the workspace's root: only these, which become uncommitted changes; it stays at its layer then.
+        `touch`: what changes gets present times.
+        """
+        only = [os.fsdecode(each) for each in paths] or None
+        return self._moved("checkout", ref=ref, paths=only, touch=touch)
 
     def undo(self, steps: int = 1) -> Moved:
         """Take back what was done last: one call each step, or the edits between two."""
@@ -473,6 +478,18 @@ class Workspace:
         """A new workspace with all that is here now, what is uncommitted included."""
         self.repo._ask("fork", name=name, ws=self.name, **self.repo._deed())
         return Workspace(self.repo, name)
+
+    def rebuild(self) -> Rebuilt:
+        """Read all layers behind the head again and check them, and what the live tree stands on; what belongs to this
+        workspace alone is made anew, if it must be. Damaged if content is; InUse if it is mounted, and must be mended.
+        """
+        from fusecas.workspace import rebuilding
+        from fusecas.workspace.mover import Deed
+
+        self.repo._check()
+        deed = Deed((), self.repo.actor)
+        done = rebuilding.rebuild(self.repo._repository, self.name, lambda: self._seal(), deed)
+        return Rebuilt(done.layers, done.objects, done.repaired, None if done.aside is None else Path(done.aside))
 
     def remove(self, *, force: bool = False) -> None:
         """Remove this workspace; `force`: even if files are open in it. Refused for `main`, and what is mounted."""
@@ -505,13 +522,13 @@ class Workspace:
         for each in found["changes"]:
             letters.setdefault(each["letter"], []).append(os.fsdecode(path_of(each)))
         modified = sorted(path for letter in "MTm" for path in letters.get(letter, ()))
-        touched = tuple(os.fsdecode(path_of(each)) for each in found.get("touched", ()))
+        touched = tuple(os.fsdecode(path_of(each)) for each in found["touched"])
         return Status(tuple(letters.get("A", ())), tuple(modified), tuple(letters.get("D", ())), touched)
 
     def diff(self, a: str = "@", b: str = "@live", *, paths: Sequence[AnyPath] = (), renames: bool = True) -> Diff:
         """What leads from `a` to `b` (from the head to what is uncommitted), in `paths` if there are any."""
         if any("@live" in each for each in (a, b)):
-            self._ask("seal")
+            self._seal()
         with self.repo._read() as snapshot:
             below = [os.fsencode(each) for each in paths]
             return looking.diff_of(snapshot, a, b, self.name, paths=below, renames=renames)
@@ -539,6 +556,9 @@ class Workspace:
 
     def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.repo._ask(method, ws=self.name, **parameters)
+
+    def _seal(self) -> None:
+        self._ask("seal")
 
     def _moved(self, method: str, **parameters: Any) -> Moved:
         done = self._ask(method, **parameters, **self.repo._deed())

@@ -97,8 +97,10 @@ def diff_of(
 
 def resolve_layer(snapshot: "Snapshot", ref: str, workspace: str = heads.DEFAULT, warn: Warn = nobody) -> LayerId:
     layer = revisions.resolve(snapshot, ref, workspace, warn).layer
+    if layer is None and ref.startswith("@live"):
+        raise RefNotFound(f"{ref} is no layer: something is uncommitted", hint="fusecas commit makes one")
     if layer is None:
-        raise RefNotFound(f"{ref} is no layer: there is none yet", hint="fusecas import DIR makes one")
+        raise RefNotFound(f"{ref} is no layer: there is none yet", hint="fusecas commit or import DIR makes one")
     return layer
 
 

@@ -6,6 +6,7 @@ UTF-8 are lone surrogates in it, and `os.fsencode` gives them back.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 SHORT = 12
@@ -191,6 +192,17 @@ class Committed:
     @property
     def short(self) -> str | None:
         return short(self.hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """How many layers and objects were read and found good; what was made anew; where the journal is that could not be
+    read any more, if there was one."""
+
+    layers: int
+    objects: int
+    repaired: tuple[str, ...]
+    aside: Path | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,11 @@ def _mounted(folder: Path) -> str:
 
     if not (folder / "run" / "socket").exists():
         return DEFAULT
-    from fusecas.asking import ask_daemon
+    from fusecas import asking
     from fusecas.client import NoDaemon
 
     try:
-        return str(ask_daemon(folder, "place", {})["workspace"])
+        return str(asking.ask_daemon(folder, "place", {})["workspace"])
     except NoDaemon:
         return DEFAULT
 

@@ -160,11 +160,16 @@ def hold_back_stop(repository: "Repository") -> None:
 
 
 def resolve(snapshot: "Snapshot", text: str) -> "Revision":
-    from fusecas.store import heads, revisions
+    from fusecas.store import revisions
 
-    is_here = text.startswith("@") and text != "@empty"
-    current = this_workspace() if is_here else heads.DEFAULT
-    return revisions.resolve(snapshot, text, current, warn=output.note)
+    return revisions.resolve(snapshot, text, workspace_of(text), warn=output.note)
+
+
+def workspace_of(ref: str) -> str:
+    """The name of the workspace from which a ref is seen."""
+    from fusecas.store import heads
+
+    return this_workspace() if ref.startswith("@") and ref != "@empty" else heads.DEFAULT
 
 
 def this_workspace() -> str:
@@ -176,14 +181,9 @@ def this_workspace() -> str:
 
 
 def resolve_layer(snapshot: "Snapshot", text: str) -> "LayerId":
-    revision = resolve(snapshot, text)
-    if revision.layer is None:
-        from fusecas.errors import RefNotFound
+    from fusecas import looking
 
-        if text.startswith("@live"):
-            raise RefNotFound(f"{text} is no layer: something is uncommitted", hint="fusecas commit makes one")
-        raise RefNotFound(f"{text} is no layer: there is none yet", hint="fusecas commit or import DIR makes one")
-    return revision.layer
+    return looking.resolve_layer(snapshot, text, workspace_of(text), output.note)
 
 
 def resolve_object(snapshot: "Snapshot", text: str) -> "ObjectId":

@@ -22,6 +22,7 @@ from fusecas.cli.common import (
     resolve_layer,
     this_workspace,
     verb,
+    workspace_of,
     writing,
 )
 from fusecas.cli.progress import files, progress
@@ -213,7 +214,7 @@ def list_layers(
 
     seal_live(call, repo, ref)
     with reading(repo) as snapshot:
-        found: Iterator[HistoryEntry] = history_of(snapshot, ref, this_workspace(), runs=runs, warn=output.note)
+        found: Iterator[HistoryEntry] = history_of(snapshot, ref, workspace_of(ref), runs=runs, warn=output.note)
         if oldest_first:
             found = iter(list(found)[::-1])
         listed = chosen(found, SORT_KEYS, **choice)
@@ -300,7 +301,7 @@ def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
 
     seal_live(call, repo, ref)
     with reading(repo) as snapshot:
-        found = layer_info(snapshot, ref, this_workspace(), warn=output.note)
+        found = layer_info(snapshot, ref, workspace_of(ref), warn=output.note)
         result = {
             **entry_fields(found, found.size, found.changes),
             "signal": found.signal,

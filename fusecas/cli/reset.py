@@ -89,15 +89,13 @@ def _remove(folder: Path, yes: bool, purge: bool, call: "Call") -> dict[str, Any
     from fusecas.client import NoDaemon
 
     with suppress(NoDaemon):
-        starting.end(folder)
-    removed = set_aside(folder.resolve(), purge=purge)
+        starting.end(folder.resolve())
+    aside = set_aside(folder.resolve(), purge=purge)
     if not call.as_json:
         print(
-            f"deleted {_text(folder)}"
-            if removed is None
-            else f"{_text(folder)} is {_text(removed)} now; mv brings it back"
+            f"deleted {_text(folder)}" if aside is None else f"{_text(folder)} is {_text(aside)} now; mv brings it back"
         )
-    fields = {} if removed is None else output.path_fields(os.fsencode(removed), "removed_to")
+    fields = {} if aside is None else output.path_fields(os.fsencode(aside), "removed_to")
     return {**output.path_fields(os.fsencode(folder), "repository"), "purged": purge, **fields}
 
 

@@ -2,7 +2,6 @@
 pointer folder, which stands for the workspace while that is not mounted.
 """
 
-import json
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +40,8 @@ class Note(NamedTuple):
     @classmethod
     def read(cls, repository: Path) -> Self | None:
         """None: no folder was adopted into this repository."""
+        import json
+
         try:
             data = (repository / NOTE).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -56,6 +57,8 @@ class Note(NamedTuple):
             ) from error
 
     def write(self, repository: Path) -> None:
+        import json
+
         replace_file(repository / NOTE, json.dumps({"v": VERSION, **self._asdict()}).encode() + b"\n")
 
     @staticmethod

@@ -176,6 +176,32 @@ def test_commit_checkout_undo_and_redo(work: fusecas.Workspace) -> None:
     assert work.checkout(second.hash or "").hash == second.hash
 
 
+def test_checkout_of_paths_is_uncommitted(work: fusecas.Workspace) -> None:
+    work.run("echo 1 > a; echo 1 > b")
+    head = work.run("echo 2 > a; echo 2 > b").hash
+    moved = work.checkout("@~1", paths=["a"])
+    assert (moved.changed, moved.hash, work.status().modified) == (1, head, ("a",))
+    with pytest.raises(fusecas.NotFound):
+        work.checkout("@", paths=["nothing"])
+    assert work.checkout("@", paths=["a"]).changed == 1 and work.status().clean
+
+
+def test_what_is_only_touched_is_clean(work: fusecas.Workspace) -> None:
+    work.run("echo x > x")
+    os.utime(work.path / "x")
+    assert work.status() == fusecas.Status((), (), (), ("x",)) and work.status().clean
+
+
+def test_rebuild_says_what_it_has_read(repo: fusecas.Repo, work: fusecas.Workspace) -> None:
+    work.run("echo 1 > a")
+    work.run("echo 2 > a")
+    assert work.rebuild().layers == 2
+    (work.path / "a").write_text("dirty")
+    repo.umount()
+    done = work.rebuild()
+    assert (done.layers, done.repaired, done.aside, work.status().modified) == (2, (), None, ("a",))
+
+
 def test_history_and_inspect_have_the_fields_that_people_know(work: fusecas.Workspace) -> None:
     work.run("echo 12345 > five", message="the first")
     (work.path / "edit").write_text("x")
