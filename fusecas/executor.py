@@ -370,3 +370,8 @@ def _name_of(pid: int) -> str:
 def cannot_start(error: OSError) -> int:
     """The exit code of a command that could not be started, as a shell has it."""
     return NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
+
+
+def complaint(error: OSError) -> bytes:
+    """About a command that could not be started, as a shell has it: the file may be the program or the folder."""
+    return f"{os.fsdecode(error.filename)}: {error.strerror}\n".encode(errors="surrogateescape")

@@ -131,7 +131,7 @@ def _executed(command: Command, logs: Sequence[bytes], sinks: tuple[Sink, Sink],
         try:
             return execute(command, Stream(files[0], sinks[0]), Stream(files[1], sinks[1]), watched)
         except CannotStart as failed:
-            said = f"{os.fsdecode(command.argv[0])}: {failed.error.strerror}\n".encode(errors="surrogateescape")
+            said = executor.complaint(failed.error)
             files[1].write(said)
             sinks[1].offer(said)
             now = time.time_ns()

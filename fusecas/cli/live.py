@@ -53,7 +53,7 @@ def mount(
     if ws is not None and folder is not None and (source := _place_of(repository, ws)) is not None:
         return _show_at(source, place, call)
     if foreground:
-        os.execv(sys.executable, [*words, "-1"])
+        os.execve(sys.executable, [*words, "-1"], _variables())
     _start(words, repository)
     if not call.as_json:
         print(f"mounted at {output.printable(str(place))}")
@@ -108,10 +108,7 @@ def mountpoint(folder: Path | None, repository: Path) -> Path:
 
 
 def _start(words: list[str], repository: Path) -> None:
-    """Start the daemon, and wait until its mount answers or it has said why not. It is part of no run, though one may
-    have started it: it serves whoever comes."""
-    from fusecas.runner import RUN_VARIABLE
-
+    """Start the daemon, and wait until its mount answers or it has said why not."""
     run = repository / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     answer, say = os.pipe()
@@ -124,7 +121,7 @@ def _start(words: list[str], repository: Path) -> None:
             pass_fds=(say,),
             start_new_session=True,
             cwd="/",
-            env={name: value for name, value in os.environ.items() if not name.startswith(RUN_VARIABLE)},
+            env=_variables(),
         )
     os.close(say)
     starting.wait()
@@ -135,6 +132,13 @@ def _start(words: list[str], repository: Path) -> None:
     problem = json.loads(said)
     if problem:
         raise to_exception(problem)
+
+
+def _variables() -> dict[str, str]:
+    """Of a daemon: it is part of no run, though one may have started it, since it serves whoever comes."""
+    from fusecas.runner import RUN_VARIABLE
+
+    return {name: value for name, value in os.environ.items() if not name.startswith(RUN_VARIABLE)}
 
 
 @verb("umount")

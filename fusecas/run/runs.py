@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fusecas.errors import FusecasError, NotFound, Refused, StillRunning
+from fusecas.errors import ExpiredError, FusecasError, NotFound, Refused, StillRunning
 from fusecas.run import failed, times
 from fusecas.run.host import Host
 from fusecas.run.leftovers import end_all_of
@@ -193,6 +193,8 @@ class Runs:
         """To where the last run of this command began. What was left by it is kept by the operation."""
         with self._store.read() as snapshot:
             record = failed.to_retry(snapshot, workspace.id, request.program)
+            if not all(snapshot.has(each) for each in (record.base, record.base_times) if each is not None):
+                raise ExpiredError("gc has collected what was there before that run; it is past its grace time")
 
         def find(_snapshot: Snapshot, head: Head) -> Target:
             return Target(head.workspace.layer, record.base, record.base_times)

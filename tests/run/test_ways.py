@@ -50,6 +50,14 @@ def test_exec_beside_a_run_is_an_outsider(runner: Runner) -> None:
     assert "others had a hand in it" in (runner.folder / "said").read_text()
 
 
+def test_what_is_called_without_a_record_dies_of_a_broken_pipe_as_anywhere(runner: Runner) -> None:
+    runner.ok("run", "true")
+    inner = f"{PROGRAM} run 'yes | head -1'"
+    for words in (("exec", "yes | head -1"), ("run", inner)):
+        said = runner.run(*words)
+        assert said.text == "y\n" and "roken pipe" not in said.stderr
+
+
 # ---- shell
 
 
