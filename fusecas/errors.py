@@ -36,6 +36,10 @@ class BadName(UsageError):
     """A name that the rules for names refuse."""
 
 
+class BadConfiguration(UsageError):
+    """A configuration file says what can't be."""
+
+
 class NotFound(FusecasError):
     exit_code = 3
 

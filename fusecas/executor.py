@@ -28,8 +28,6 @@ GRACE = 5.0
 FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 NOT_FOUND, NOT_EXECUTABLE, TIMED_OUT = 127, 126, 124
-OUTPUT_LIMIT = 64 << 20
-"""So many bytes of each stream are recorded."""
 DAEMON = b"fusecas.daemon.serve"
 
 
@@ -64,11 +62,11 @@ class Done(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """Where one of its outputs goes: to its record, up to a limit, and to a sink, all of it."""
+    """Where one of its outputs goes: to its record, so many bytes of it, and to a sink, all of it."""
 
     log: BinaryIO
     to: Sink
-    limit: int = OUTPUT_LIMIT
+    limit: int
 
 
 class CannotStart(Exception):

@@ -93,10 +93,12 @@ def run(
         RUN_REPOSITORY.encode(): os.fsencode(client.folder),
         RUN_WORKSPACE.encode(): begun["workspace"].encode(),
         b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent),
+        **({b"HOME": os.fsencode(place)} if begun["home"] == "workspace" else {}),
     }
     descriptor = None if stdin is None else stdin.descriptor
     command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout, descriptor)
-    done = _executed(command, [path_of(each) for each in begun["logs"]], (stdout, stderr), client.fileno())
+    logs = [path_of(each) for each in begun["logs"]]
+    done = _executed(command, logs, (stdout, stderr), begun["output_limit"], client.fileno())
     if done.abandoned:
         raise EnvironmentProblem("the daemon has gone: the command was ended", hint="what it did is uncommitted")
     ended = client.call(
@@ -125,11 +127,11 @@ def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list
     return [os.path.realpath(os.path.join(cwd, name))] if name else []
 
 
-def _executed(command: Command, logs: Sequence[bytes], sinks: tuple[Sink, Sink], watched: int) -> Done:
+def _executed(command: Command, logs: Sequence[bytes], sinks: tuple[Sink, Sink], limit: int, watched: int) -> Done:
     with ExitStack() as opened:
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
         try:
-            return execute(command, Stream(files[0], sinks[0]), Stream(files[1], sinks[1]), watched)
+            return execute(command, Stream(files[0], sinks[0], limit), Stream(files[1], sinks[1], limit), watched)
         except CannotStart as failed:
             said = executor.complaint(failed.error)
             files[1].write(said)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 PIECE = 1 << 16
+MOST_IN_JSON = 64 << 20
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Which a command must not inherit: `yes | head` would not end as it does."""
 PIPE_OR_SOCKET = (0o010000, 0o140000)
@@ -164,12 +165,11 @@ class Outputs:
     """Passed through; kept, if the answer is to be one document; or as lines of JSON."""
 
     def __init__(self, as_json: bool, as_lines: bool = False) -> None:
-        from fusecas.executor import OUTPUT_LIMIT
         from fusecas.outlet import Kept, Lines, Outlet, outlets
 
         sys.stdout.flush()
         sys.stderr.flush()
-        self.kept = (Kept(OUTPUT_LIMIT), Kept(OUTPUT_LIMIT))
+        self.kept = (Kept(MOST_IN_JSON), Kept(MOST_IN_JSON))
         self._events = Outlet(sys.stdout.fileno()) if as_lines else None
         both: tuple[Sink, Sink] = self.kept if as_json else outlets(sys.stdout.fileno(), sys.stderr.fileno())
         if self._events is not None:

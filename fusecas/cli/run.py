@@ -23,6 +23,7 @@ from fusecas.cli.executing import (
     warn_of_unused_stdin,
     where_options,
 )
+from fusecas.cli.missed import missed_text
 from fusecas.cli.work import COUNTS, layer_text, names_text
 from fusecas.errors import StillRunning, UsageError
 
@@ -275,8 +276,6 @@ def _replay(folder: Path, came: "Came", outputs: Outputs) -> None:
 
 def say(came: "Came", wished: Wishes) -> None:
     """On stderr: stdout is the command's."""
-    from fusecas.executor import OUTPUT_LIMIT
-
     answer = came.answer
     if came.done is not None and came.done.killed:
         output.note(f"it had left running, and was made to end: {', '.join(came.done.killed)}")
@@ -288,10 +287,12 @@ def say(came: "Came", wished: Wishes) -> None:
         output.note(f"cached: {what}, run {ago} in {took}")
         return
     assert came.done is not None
+    if (why := missed_text(answer)) is not None:
+        output.note(why)
     if answer["mixed"] is not None:
         output.note(f"not remembered, since others had a hand in it: {answer['mixed']}")
     if came.done.is_long:
-        output.note(f"not remembered, since it said more than {output.size_text(OUTPUT_LIMIT)}")
+        output.note(f"not remembered, since it said more than {output.size_text(answer['output_limit'])}")
     took = _seconds(came.done.ended - came.done.started)
     if answer["edits"] is not None:
         output.note(f"what was uncommitted before is layer {layer_text(answer['edits'], sys.stderr)}")
@@ -301,7 +302,8 @@ def say(came: "Came", wished: Wishes) -> None:
         why = "timed out" if came.done.timed_out else f"exit {came.exit}"
         output.note(f"failed ({why}) in {took}{_left(answer)}")
     else:
-        output.note(f"nothing changed, in {took}" + ("" if wished.pure else "; not --pure, so it runs each time"))
+        pure = "" if wished.pure or answer["pure"] else "; not marked pure, so it runs each time"
+        output.note(f"nothing changed, in {took}{pure}")
 
 
 def _left(answer: Mapping[str, Any]) -> str:
@@ -348,6 +350,8 @@ def as_json(came: "Came", outputs: Outputs) -> dict[str, Any]:
         "mixed": answer.get("mixed"),
         "put_back": answer.get("put_back", False),
         "truncated": came.done is not None and came.done.is_long,
+        "missed": answer.get("missed"),
+        "refused": answer.get("refused"),
         "timed_out": came.done is not None and came.done.timed_out,
     }
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +74,9 @@ def _has_said(snapshot: "Snapshot", record: "Record", text: bytes) -> bool:
 def fields(snapshot: "Snapshot", number: bytes, record: "Record") -> dict[str, Any]:
     from fusecas import _native
     from fusecas.store.ids import Kind, ObjectId
-    from fusecas.store.kinds import Action
+    from fusecas.store.kinds import Action, command_of
 
-    program = Action.decode(record.action).program
-    text = program["shell"] if "shell" in program else shlex.join(map(_text, program["argv"])).encode(errors=SURROGATES)
+    text = command_of(Action.decode(record.action).program)
     result = snapshot.result(ObjectId(_native.node_id(Kind.ACTION, record.action)))
     is_kept = result is not None and result.record == number
     return {
@@ -92,15 +90,8 @@ def fields(snapshot: "Snapshot", number: bytes, record: "Record") -> dict[str, A
         "kept": is_kept,
         "hits": result.hits if result is not None and is_kept else 0,
         "mixed": record.mixed,
-        **output.instruction_fields(_text(text)),
+        **output.instruction_fields(text),
     }
-
-
-SURROGATES = "surrogateescape"
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors=SURROGATES)
 
 
 def _row(each: dict[str, Any]) -> list[str]:

@@ -13,9 +13,11 @@ from fusecas.daemon.connection import Caller
 from fusecas.errors import FusecasError, InUse, NotFound, StillRunning, UsageError
 from fusecas.mount.session import MountSession
 from fusecas.parameters import REQUIRED, checked
+from fusecas.run.hits import Served
+from fusecas.run.near import Missed
 from fusecas.run.outsiders import Watch
 from fusecas.run.request import Request
-from fusecas.run.runs import Ended, Outcome, Running, Runs, Served
+from fusecas.run.runs import Ended, Outcome, Running, Runs
 from fusecas.store.kinds import Program, is_program
 from fusecas.store.run_rows import Window
 from fusecas.store.trees import join
@@ -101,7 +103,9 @@ class RunCalls:
         while True:
             ends = self._ends
             # Before the workspace is sealed: what others do after that would be taken for the run's.
-            watch = Watch(given["executor"], self._session.writers(workspace.name), path_in(workspace))
+            policy = await trio.to_thread.run_sync(self._runs.policy_of, workspace)
+            held = self._session.writers(workspace.name)
+            watch = Watch(given["executor"], held, path_in(workspace), policy.counts_in)
             self._session.watch(workspace.name, watch)
             try:
                 begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
@@ -144,9 +148,18 @@ class RunCalls:
             raise InUse("whoever waited for its turn has gone")
 
     def _running(self, begun: Running) -> dict[str, Any]:
-        logs = [path_fields(os.fsencode(each)) for each in self._runs.logs(begun.number)]
-        where = path_fields(begun.request.cwd, "cwd")
-        return {"cached": False, "run": begun.number.hex(), "action": begun.key.id.hex(), "logs": logs, **where}
+        return {
+            "cached": False,
+            "run": begun.number.hex(),
+            "action": begun.keys.plain.id.hex(),
+            "logs": [path_fields(os.fsencode(each)) for each in self._runs.logs(begun.number)],
+            **path_fields(begun.request.cwd, "cwd"),
+            "home": begun.policy.home,
+            "output_limit": begun.policy.output_limit,
+            "missed": None if begun.missed is None else _missed(begun.missed),
+            "refused": begun.refused,
+            "pure": begun.policy.is_pure(begun.request.command),
+        }
 
     async def _interrupt(self, number: bytes) -> None:
         """A client that goes without ending its run has interrupted it; one that goes while it is ended has not."""
@@ -215,6 +228,11 @@ def _served(served: Served) -> dict[str, Any]:
         "removed": served.removed,
         "changed": served.changed,
     }
+
+
+def _missed(missed: Missed) -> dict[str, Any]:
+    touched = [path_fields(each) for each in missed.touched]
+    return {"env": list(missed.env), "host": list(missed.host), "touched": touched, "other": list(missed.other)}
 
 
 def _ended(ended: Ended) -> dict[str, Any]:

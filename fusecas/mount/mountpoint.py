@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fusecas.errors import InUse, PermissionProblem, Refused, UsageError, of_system
 from fusecas.mount.device import bind_mount, detach, is_mounted, is_stale
+from fusecas.store.repository import MOUNTPOINT
 
 WORK = "work"
-RECORD = "mountpoint"
 
 
 def prepare(repository: Path, mountpoint: Path) -> None:
@@ -56,17 +56,17 @@ def _refusal(mountpoint: Path, error: OSError) -> Exception:
 
 def record(repository: Path, mountpoint: Path) -> None:
     """So that the next daemon, and doctor, know where this one was, however it ends."""
-    run = repository / "run"
-    run.mkdir(mode=0o700, exist_ok=True)
-    new = run / f"{RECORD}.new"
+    place = repository / MOUNTPOINT
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    new = place.with_suffix(".new")
     new.write_bytes(os.fsencode(mountpoint))
-    new.rename(run / RECORD)
+    new.rename(place)
 
 
 def recorded(repository: Path) -> Path | None:
     """Where the repository was mounted last."""
     try:
-        return Path(os.fsdecode((repository / "run" / RECORD).read_bytes()))
+        return Path(os.fsdecode((repository / MOUNTPOINT).read_bytes()))
     except FileNotFoundError:
         return None
 

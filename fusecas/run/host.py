@@ -1,10 +1,13 @@
 """What of the machine is in the key of a run: the system, its installed packages, and the program itself."""
 
 import os
+import shutil
 import threading
 from typing import Any, NamedTuple
 
 from blake3 import blake3
+
+from fusecas.run.policy import AUTO, NONE
 
 SYSTEM = (b"/etc/os-release", b"/usr/lib/os-release")
 PACKAGES = (
@@ -36,14 +39,24 @@ class Host:
         self._lock = threading.Lock()
         self._known: dict[bytes, tuple[Stamp, bytes]] = {}
 
-    def of(self, executable: bytes | None, workspace: bytes) -> dict[str, Any]:
+    def of(
+        self, executable: bytes | None, workspace: bytes, what: str | tuple[str, ...], path: bytes
+    ) -> dict[str, Any]:
         """For the key. `executable`: what runs, without symbolic links in its path; one in the workspace is in the
-        state already."""
+        state already. `what` of it all counts: AUTO, NONE, or files, and programs that are found by `path`."""
+        if what == NONE:
+            return {}
+        if what != AUTO:
+            return {"chosen": [[each, self._chosen(each, os.fsdecode(path))] for each in what]}
         system = next((found for path in SYSTEM if (found := self._digest(path)) is not None), None)
         packages = [[path, digest] for path in PACKAGES if (digest := self._digest(path)) is not None]
         is_outside = executable is not None and not executable.startswith(workspace + b"/")
         digest = self._digest(executable) if executable is not None and is_outside else None
         return {"system": system, "packages": packages, "program": None if digest is None else [executable, digest]}
+
+    def _chosen(self, name: str, path: str) -> bytes | None:
+        found = name if "/" in name else shutil.which(name, path=path)
+        return None if found is None else self._digest(os.fsencode(os.path.realpath(found)))
 
     def _digest(self, path: bytes) -> bytes | None:
         """None if it can't be read: then so it is for the command."""

@@ -23,11 +23,19 @@ class Watch:
     """Sees every change in a workspace while a command runs, in the mount's own thread.
 
     `executor`: the process that all of the command descends from. `held`: inodes that were open for writing when it
-    began: who writes to one of them, can't be told.
+    began: who writes to one of them, can't be told. `counts_in`: whether a program, by its name, is no outsider, nor
+    what it has started.
     """
 
-    def __init__(self, executor: int, held: Set[int], path_of: Callable[[int, bytes], bytes | None]) -> None:
+    def __init__(
+        self,
+        executor: int,
+        held: Set[int],
+        path_of: Callable[[int, bytes], bytes | None],
+        counts_in: Callable[[str], bool],
+    ) -> None:
         self.outsider: Outsider | None = None
+        self._counts_in = counts_in
         self._executor = executor
         self._held = held
         self._path_of = path_of
@@ -50,7 +58,7 @@ class Watch:
             if found is None:
                 break
             key = (pid, found[1])
-            if pid == self._executor or self._known.get(key):
+            if pid == self._executor or self._known.get(key) or self._counts_in(_name_of(pid)):
                 verdict = True
                 break
             if key in self._known:

@@ -1,6 +1,7 @@
-"""What is asked for when a command is to be run, and the key that is made of it."""
+"""What is asked for when a command is to be run, and the keys that are made of it."""
 
 import platform
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,12 +9,16 @@ from fusecas import _native
 from fusecas.run import times
 from fusecas.run.environment import digest_of, digests
 from fusecas.run.host import Host
+from fusecas.run.policy import Policy
+from fusecas.run.stat_caches import StatCaches
+from fusecas.store import bound
 from fusecas.store.ids import Kind, ObjectId
-from fusecas.store.kinds import Action, Program, to_ref
+from fusecas.store.kinds import Action, Program, command_of, to_ref
 from fusecas.store.rows import Live
 from fusecas.store.snapshot import Snapshot
 
 RUN = "run"
+PLACE = "place"
 
 
 class Request(NamedTuple):
@@ -43,35 +48,65 @@ class Request(NamedTuple):
     rollback: bool = False
     refuse_dirty: bool = False
 
+    @property
+    def command(self) -> str:
+        return command_of(self.program)
+
 
 class Key(NamedTuple):
-    """An action, and what it is made of that moves: the state and the times it is for."""
+    """An action, and its node."""
 
     id: ObjectId
     data: bytes
+
+    @classmethod
+    def of(cls, action: Action) -> "Key":
+        data = action.encode()
+        return cls(ObjectId(_native.node_id(Kind.ACTION, data)), data)
+
+
+class Keys(NamedTuple):
+    """`here`: with the path of the workspace, for results that hold it; `anywhere`: without, if what it runs on does
+    not hold it already. `live`: the state and the times that they are for."""
+
+    here: Key
+    anywhere: Key | None
+    action: Action
     live: Live
 
+    @property
+    def plain(self) -> Key:
+        return self.anywhere or self.here
 
-def key_of(snapshot: Snapshot, live: Live, request: Request, host: Host) -> Key:
+    @property
+    def all(self) -> list[Key]:
+        return [self.here] if self.anywhere is None else [self.here, self.anywhere]
+
+
+def keys_of(
+    snapshot: Snapshot, live: Live, request: Request, policy: Policy, host: Host, stat_caches: StatCaches
+) -> Keys:
     domain, secret = snapshot.domain()
-    # Results may hold the path of the workspace (a venv does): until that is looked for, it is part of every key.
-    here = {"host": host.of(request.executable, request.place), "place": digest_of(request.place, secret)}
+    caches = policy.stat_cache_paths
+    how_timed = {} if policy.times == times.ORDER else {"times": policy.times}
+    of_host = host.of(request.executable, request.place, policy.host, dict(request.env).get(b"PATH", b""))
     action = Action(
         kind=RUN,
         program=request.program,
         cwd=request.cwd,
-        inputs=((b"/", "state", to_ref(live.state)),),
-        touched=times.touched(snapshot, live),
-        env=digests(request.env, request.place, secret),
+        inputs=((b"/", "state", to_ref(stat_caches.key_state(snapshot, live.state, caches))),),
+        touched=times.in_key(snapshot, live, policy.times, caches, time.time_ns()),
+        env=digests(request.env, policy.ignore_env, request.place, secret),
         stdin=None if request.stdin is None else digest_of(request.stdin, secret),
         tty=False,
         umask=request.umask,
         privileged=request.privileged,
-        platform={**this_platform(), **here},
+        platform={**this_platform(), "host": of_host, **how_timed},
         domain=domain,
     )
-    data = action.encode()
-    return Key(ObjectId(_native.node_id(Kind.ACTION, data)), data, live)
+    place = digest_of(request.place, secret)
+    here = Key.of(action._replace(platform={**action.platform, PLACE: place}))
+    return Keys(here, None if bound.is_bound(snapshot, live.state) else Key.of(action), action, live)
 
 
 def this_platform() -> dict[str, Any]:

@@ -8,21 +8,26 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from fusecas.errors import ExpiredError, FusecasError, NotFound, Refused, StillRunning
 from fusecas.run import failed, times
+from fusecas.run.hits import Served, delta, why_not
 from fusecas.run.host import Host
 from fusecas.run.leftovers import end_all_of
+from fusecas.run.near import Missed, missed
 from fusecas.run.outsiders import Watch
-from fusecas.run.request import Key, Request, key_of
-from fusecas.store import heads
+from fusecas.run.policy import Policy, policy_of
+from fusecas.run.request import Key, Keys, Request, keys_of
+from fusecas.run.stat_caches import StatCaches
+from fusecas.store import bound, heads
 from fusecas.store.diff import ChangeKind, diff_states
 from fusecas.store.heads import Head
 from fusecas.store.ids import ContentId, LayerId, StateId, TimesId
 from fusecas.store.prolly import Loader, Saver
-from fusecas.store.rows import Operation
+from fusecas.store.rows import Baseline, Operation
 from fusecas.store.run_rows import DONE, INTERRUPTED, RUNNING, Record, Result, Window
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
@@ -40,14 +45,18 @@ OUTPUTS = ("stdout", "stderr")
 
 
 class Running(NamedTuple):
-    """A command that is executed now."""
+    """A command that is executed now. `missed`: what alone was different before; `refused`: why what is known is not
+    served."""
 
     number: bytes
     workspace: Workspace
     request: Request
-    key: Key
+    policy: Policy
+    keys: Keys
     started: int
     deed: Deed
+    missed: Missed | None
+    refused: str | None
 
 
 class Outcome(NamedTuple):
@@ -60,16 +69,6 @@ class Outcome(NamedTuple):
     killed: tuple[str, ...] = ()
     keep: bool = True
     watch: Watch | None = None
-
-
-class Served(NamedTuple):
-    """A hit: the result of `record`, put in place. `layer` is None if it had changed nothing."""
-
-    layer: LayerId | None
-    result: Result
-    added: int
-    removed: int
-    changed: int
 
 
 class Ended(NamedTuple):
@@ -97,6 +96,7 @@ class Runs:
         self._store = store
         self._folder = folder
         self._host = Host()
+        self._stat_caches = StatCaches()
         self._lock = threading.Condition()
         self._running: dict[bytes, bytes] = {}
         self._moving: Counter[bytes] = Counter()
@@ -165,29 +165,40 @@ class Runs:
                 self._runs[number] = begun
         return begun
 
+    def policy_of(self, workspace: Workspace) -> Policy:
+        """As the files say by now."""
+        workspace.seal()
+        with self._store.read() as snapshot:
+            return policy_of(snapshot, heads.read_head(snapshot, workspace.name).live.state, self._folder)
+
     def _begin(self, workspace: Workspace, request: Request, deed: Deed, number: bytes) -> Running | Served:
         if request.retry:
             self._go_back(workspace, request, deed)
         while True:
             workspace.seal()
             with self._store.read() as snapshot:
+                head = heads.read_head(snapshot, workspace.name)
                 if request.refuse_dirty:
-                    refuse_dirty(snapshot, heads.read_head(snapshot, workspace.name))
-                key = key_of(snapshot, heads.read_head(snapshot, workspace.name).live, request, self._host)
-                result = snapshot.result(key.id) if request.serve else None
-            if result is not None and may_serve(result, request):
+                    refuse_dirty(snapshot, head)
+                live = head.live
+                policy = policy_of(snapshot, live.state, self._folder)
+                keys = keys_of(snapshot, live, request, policy, self._host, self._stat_caches)
+                known = [(key, snapshot.result(key.id)) for key in keys.all] if request.serve else []
+                found = next(((key, result) for key, result in known if result is not None), None)
+                refused = None if found is None else why_not(found[1], request, policy)
+                near = missed(snapshot, keys.action) if request.serve and found is None else None
+            if found is not None and refused is None:
                 try:
-                    return self._serve(workspace, request, key, result, deed)
+                    return self._serve(workspace, request, policy, keys, *found, deed)
                 except HasMoved:
                     continue
             started = time.time_ns()
             with self._store.write() as transaction:
-                live = key.live
                 record = Record(
-                    workspace.id, RUNNING, key.data, base=live.state, base_times=live.times, started=started
+                    workspace.id, RUNNING, keys.plain.data, base=live.state, base_times=live.times, started=started
                 )
                 transaction.set_record(number, record)
-            return Running(number, workspace, request, key, started, deed)
+            return Running(number, workspace, request, policy, keys, started, deed, near, refused)
 
     def _go_back(self, workspace: Workspace, request: Request, deed: Deed) -> None:
         """To where the last run of this command began. What was left by it is kept by the operation."""
@@ -203,36 +214,48 @@ class Runs:
 
     def _put_back(self, run: Running, deed: Deed) -> None:
         """What was there before a run that failed, as it was; what it had made is kept by the operation."""
-        base = run.key.live
+        base = run.keys.live
 
         def find(_snapshot: Snapshot, head: Head) -> Target:
-            return Target(head.workspace.layer, base.state, base.times)
+            return Target(head.workspace.layer, base.state, base.times, base.baseline)  # what was touched still is
 
         run.workspace.bring("rollback", find, deed)
-        with self._store.write() as transaction:  # what was touched before it still is
-            live = heads.read_head(transaction, run.workspace.name).live
-            baseline = live._replace(baseline=base.baseline, baseline_state=base.baseline_state)
-            transaction.set_live(run.workspace.id, baseline)
 
-    def _serve(self, workspace: Workspace, request: Request, key: Key, result: Result, deed: Deed) -> Served:
+    def _serve(
+        self,
+        workspace: Workspace,
+        request: Request,
+        policy: Policy,
+        keys: Keys,
+        key: Key,
+        result: Result,
+        deed: Deed,
+    ) -> Served:
+        live = keys.live
         if result.state == result.base:
             with self._store.write() as transaction:
                 transaction.set_result(key.id, result._replace(hits=result.hits + 1))
-            return Served(None, result, 0, 0, 0)
+            return Served(None, result)
 
-        def make_times(load: Loader, save: Saver) -> TimesId | None:
+        def work_out(load: Loader, save: Saver) -> tuple[StateId, TimesId | None]:
+            with self._store.read() as snapshot:
+                state = delta(snapshot, result, live, policy, self._stat_caches, load, save)
             now = time.time_ns()
-            return times.brought(result.base_times, result.times, key.live.times, result.window, now, load, save)
+            brought = times.brought(result.base_times, result.times, live.times, result.window, now, load, save)
+            return state, brought
 
-        def make_layer(transaction: Transaction, head: Head, times: TimesId | None) -> LayerId:
+        def make_layer(transaction: Transaction, head: Head, target: Target) -> LayerId:
             transaction.set_result(key.id, result._replace(hits=result.hits + 1))
+            holders = bound.joined(transaction.bound(live.state), transaction.bound(result.state))
+            transaction.set_bound(target.state, holders)
             edits = edit_layer(transaction, head)
-            return run_layer(transaction, edits or head.workspace.layer, result.state, times, request, result.exit)
+            parent = edits or head.workspace.layer
+            return run_layer(transaction, parent, target.state, target.times, request, result.exit)
 
         def find(_snapshot: Snapshot, head: Head) -> Target:
-            if (head.live.state, head.live.times) != (key.live.state, key.live.times):
+            if (head.live.state, head.live.times) != (live.state, live.times):
                 raise HasMoved
-            return Target(None, result.state, None, make_layer=make_layer, make_times=make_times)
+            return Target(None, result.state, None, make_layer=make_layer, work_out=work_out)
 
         moved = workspace.bring("hit", find, deed)
         assert moved.layer is not None, "a hit makes a layer"
@@ -247,7 +270,8 @@ class Runs:
             with self._store.session() as session:
                 outputs = [session.put_stream(file) for file in self._open_logs(number)]
                 session.flush()
-                ended = self._end(run, outcome, outputs, deed)
+                says_path = any(_holds(each, run.request.place) for each in self.logs(number))
+                ended = self._end(run, outcome, outputs, says_path, deed)
             if outcome.exit and run.request.rollback:
                 self._put_back(run, deed)
                 ended = ended._replace(put_back=True)
@@ -257,8 +281,9 @@ class Runs:
         self._done(run)
         return ended
 
-    def _end(self, run: Running, outcome: Outcome, outputs: list[ContentId], deed: Deed) -> Ended:
-        base = run.key.live
+    def _end(self, run: Running, outcome: Outcome, outputs: list[ContentId], says_path: bool, deed: Deed) -> Ended:
+        """`says_path`: whether the path of the workspace is in its output."""
+        base = run.keys.live
         layers: list[LayerId | None] = [None, None]
         stood: list[Head] = []
         mixed: str | None = None
@@ -272,17 +297,15 @@ class Runs:
             is_changed = head.live.state != base.state
             came_from = head._replace(live=head.live._replace(state=base.state, times=base.times))
             operation: Operation | None = None
+            left = head.live._replace(baseline=Baseline(head.live.times, head.live.state, time.time_ns()))
             if not is_changed:
-                row = head.live._replace(baseline=head.live.times, baseline_state=head.live.state)
-                transaction.set_live(run.workspace.id, row)
+                transaction.set_live(run.workspace.id, left)
             elif outcome.exit:
                 operation = heads.advance(transaction, came_from, head.live, "run", *deed)
             else:
                 layers[:] = self._layers(transaction, run, came_from, head)
-                row = head.live._replace(layer=layers[1], baseline=head.live.times, baseline_state=head.live.state)
-                operation = heads.advance(transaction, came_from, row, "run", *deed)
-            may_keep = run.request.keep and outcome.keep and mixed is None and not outcome.exit
-            if may_keep and (is_changed or run.request.pure):
+                operation = heads.advance(transaction, came_from, left._replace(layer=layers[1]), "run", *deed)
+            if run.request.keep and outcome.keep and mixed is None and not outcome.exit:
                 result = Result(
                     base=base.state,
                     base_times=base.times,
@@ -294,11 +317,12 @@ class Runs:
                     stderr=outputs[1],
                     record=run.number,
                 )
-                transaction.set_result(run.key.id, result)
+                is_bound = says_path or bound.is_bound(transaction, head.live.state)
+                transaction.set_result((run.keys.here if is_bound else run.keys.plain).id, result)
             record = Record(
                 run.workspace.id,
                 DONE,
-                run.key.data,
+                run.keys.plain.data,
                 base=base.state,
                 base_times=base.times,
                 started=outcome.window.start,
@@ -394,20 +418,20 @@ class Runs:
         return [each.open("rb") for each in self.logs(number)]
 
 
-def may_serve(result: Result, request: Request) -> bool:
-    """Not one that has changed nothing, unless that is not what it is run for: `git push` would say done, and do
-    nothing. Not one that is too old."""
-    if result.state == result.base and not request.pure:
-        return False
-    return request.max_age is None or time.time_ns() - result.window.end <= request.max_age
+def _holds(log: Path, path: bytes) -> bool:
+    with log.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            return bound.holds(data, path)
 
 
 def edit_layer(transaction: Transaction, head: Head) -> LayerId | None:
     """What was uncommitted before a run, as a layer; None if nothing was."""
     if head.live.state == heads.state_of(transaction, head.workspace.layer):
         return None
-    message = failed.left_by(transaction, head)
-    return heads.add_layer(transaction, head.workspace.layer, head.live.state, head.live.times, message=message)
+    live, message = head.live, failed.left_by(transaction, head)
+    return heads.add_layer(transaction, head.workspace.layer, live.state, live.times, live.baseline, message=message)
 
 
 def refuse_dirty(snapshot: Snapshot, head: Head) -> None:

@@ -1,59 +1,94 @@
-"""Times of files around a run: which were touched before it, and what a hit makes of those that it recorded."""
+"""Times of files around a run: what of them is in its key, and what a hit makes of those that it recorded.
 
-from collections.abc import Iterator
+What compares times (make, cargo) compares them in pairs. All that is as the baseline had it is older than the moment of
+the baseline, and so are equal files of equal states; what has another time since then is in the key: in the order of
+the times, if they are later than that moment, else with the time itself.
+"""
+
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
+from blake3 import blake3
+
+from fusecas import _native
 from fusecas.store import prolly, trees
-from fusecas.store.ids import Kind, ObjectId, StateId, TimesId
-from fusecas.store.kinds import EntryKind
+from fusecas.store.ids import Kind, ObjectId, TimesId
+from fusecas.store.kinds import EntryKind, How, Touched
 from fusecas.store.prolly import LeafEntry, Loader, Saver
 from fusecas.store.rows import Live
 from fusecas.store.run_rows import Window
 from fusecas.store.snapshot import Snapshot
 
+MOST_NAMED = 256
+"""Of touched files in a key; more are in it as one digest."""
+ORDER, TOUCHED, EXACT, IGNORE = "order", "touched", "exact", "ignore"
+MODES = (ORDER, TOUCHED, EXACT, IGNORE)
+
 
 class Retimed(NamedTuple):
-    """A path whose time is not what it was."""
+    """A path whose time is not that of the baseline."""
 
     path: bytes
-    before: int
-    now: int
+    time: int
 
 
-def touched(snapshot: Snapshot, live: Live) -> tuple[bytes, ...]:
-    """The files that are as in the baseline, but for their times: in the order of those, what was set back first.
-
-    A directory is none of them: its time says only that something in it came or went.
-    """
-    if live.baseline is None or live.baseline_state is None or live.baseline == live.times:
+def in_key(snapshot: Snapshot, live: Live, mode: str, left_out: Container[bytes], now: int) -> Touched:
+    """What a key says of times. `mode`: ORDER; TOUCHED, of what has kept its content only; EXACT, all with their times;
+    IGNORE. `left_out`: paths that count as never touched; `now`: what is later than that is from the future."""
+    if live.baseline is None or mode == IGNORE:
         return ()
-    changes = _retimed(snapshot.read_node, live.baseline, live.times)
-    kept = [each for each in changes if _is_as_before(snapshot, live.baseline_state, live.state, each.path)]
-    kept.sort(key=lambda each: (each.now >= each.before, each.now, each.path))
-    return tuple(each.path for each in kept)
+    since = live.baseline.at
+    changes = [each for each in _retimed(snapshot.read_node, live) if each.path not in left_out]
+    if mode == TOUCHED:
+        changes = [each for each in changes if _is_as_before(snapshot, live, each.path)]
+    changes.sort(key=lambda each: (each.time, each.path))
+    found: list[tuple[bytes, How]] = []
+    last: int | None = None
+    for path, time in changes:
+        is_later = since < time <= now and mode != EXACT
+        found.append((path, (True if time == last else None) if is_later else time))
+        last = time
+    if len(found) <= MOST_NAMED:
+        return tuple(found)
+    return ((b"", blake3(_native.cbor_encode([list(each) for each in found])).digest()),)
 
 
-def _is_as_before(snapshot: Snapshot, before: StateId, now: StateId, path: bytes) -> bool:
-    old = trees.lookup(snapshot, before, path)
+def touched(snapshot: Snapshot, live: Live) -> list[bytes]:
+    """The files that are as in the baseline, but for their times."""
+    if live.baseline is None:
+        return []
+    return [each.path for each in _retimed(snapshot.read_node, live) if _is_as_before(snapshot, live, each.path)]
+
+
+def paths_of(touched: Sequence[tuple[bytes, How]]) -> list[bytes]:
+    return [path for path, _ in touched if path]
+
+
+def _is_as_before(snapshot: Snapshot, live: Live, path: bytes) -> bool:
+    assert live.baseline is not None, "it was compared with the baseline"
+    old = trees.lookup(snapshot, live.baseline.state, path)
     if old is None or old.kind not in (EntryKind.FILE, EntryKind.SYMLINK):
         return False
-    new = old if before == now else trees.lookup(snapshot, now, path)
+    new = old if live.baseline.state == live.state else trees.lookup(snapshot, live.state, path)
     return new is not None and (old.kind, old.mode, old.target) == (new.kind, new.mode, new.target)
 
 
-def _retimed(load: Loader, before: bytes | None, now: bytes | None) -> Iterator[Retimed]:
-    """The paths that both sides have, with other times."""
-    stack = [(b"", before, now)]
+def _retimed(load: Loader, live: Live) -> Iterator[Retimed]:
+    """New ones, too. A directory is none of them, unless it is empty: its time says only that something in it came or
+    went."""
+    assert live.baseline is not None, "there is something to compare with"
+    stack: list[tuple[bytes, bytes | None, bytes | None]] = [(b"", live.baseline.times, live.times)]
     while stack:
         above, a, b = stack.pop()
         for name, old, new in prolly.diff(Kind.TIMES, a, b, load):
-            if old is None or new is None:
+            if new is None or not name:
                 continue
             path = trees.join(above, name)
-            if old[1] != new[1] and name:
-                yield Retimed(path, old[1], new[1])
-            if old[2] != new[2]:
-                stack.append((path, old[2], new[2]))
+            if new[2] is None and (old is None or old[1] != new[1]):
+                yield Retimed(path, new[1])
+            before = None if old is None else old[2]
+            if before != new[2]:
+                stack.append((path, before, new[2]))
 
 
 def brought(

@@ -1,5 +1,6 @@
 """Heads: where each workspace stands. A head, its live row and the operation that says so move in one transaction."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from fusecas.errors import AlreadyExists, Conflict, Damaged, RefNotFound
 from fusecas.store.ids import Kind, LayerId, ObjectId, StateId, TimesId, WorkspaceNodeId
 from fusecas.store.kinds import Layer, State, Workspace
 from fusecas.store.names import check_name
-from fusecas.store.rows import Cursor, Live, Move, Operation, Range
+from fusecas.store.rows import Baseline, Cursor, Live, Move, Operation, Range
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.transaction import Transaction
 
@@ -55,7 +56,7 @@ def create_head(
     state = StateId(transaction.put_node(Kind.STATE, EMPTY_STATE.encode()))
     workspace = Workspace(id=workspace_id)
     node = WorkspaceNodeId(transaction.put_node(Kind.WORKSPACE, workspace.encode()))
-    live = Live(layer=None, state=state, times=None, owner=owner)
+    live = Live(layer=None, state=state, times=None, baseline=Baseline(None, state, time.time_ns()), owner=owner)
     move = Move(NAMESPACE + check_name(name), None, node, None, live.pair)
     transaction.operate(verb, argv, actor, [move])
     transaction.set_live(workspace_id, live)
@@ -133,13 +134,19 @@ def advance(
 
 
 def add_layer(
-    transaction: Transaction, parent: LayerId | None, state: StateId, times: TimesId | None, **core: Any
+    transaction: Transaction,
+    parent: LayerId | None,
+    state: StateId,
+    times: TimesId | None,
+    baseline: Baseline | None = None,
+    **core: Any,
 ) -> LayerId:
-    """A layer on another one (or on nothing), with the times of its files."""
+    """A layer on another one (or on nothing), with the times of its files. `baseline`: what those are measured by, if
+    not by themselves."""
     parents = () if parent is None else (parent,)
     layer = LayerId(transaction.put_node(Kind.LAYER, Layer(parents, state, **core).encode()))
     if times is not None:
-        transaction.set_layer_times(layer, times)
+        transaction.set_layer_times(layer, times, baseline)
     return layer
 
 

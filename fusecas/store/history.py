@@ -1,12 +1,11 @@
 """History: the layers behind a revision, along first parents, with what made each and when it came to its head."""
 
-import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from fusecas.store import heads
 from fusecas.store.ids import Kind, LayerId, StateId
-from fusecas.store.kinds import Layer
+from fusecas.store.kinds import Layer, command_of
 from fusecas.store.snapshot import Snapshot
 
 
@@ -47,10 +46,8 @@ def describe(core: Layer) -> tuple[str, str]:
     program = core.program
     if program is None:
         return "edits", core.message or "(edits)"
-    if "shell" in program:
-        return "run", bytes(program["shell"]).decode(errors="surrogateescape")
-    if "argv" in program:
-        return "run", shlex.join(each.decode(errors="surrogateescape") for each in program["argv"])
+    if "shell" in program or "argv" in program:
+        return "run", command_of(program)
     if "verb" in program:
         return program["verb"], core.message or f"({program['verb']})"
     return "task", core.message or "(task)"

@@ -3,6 +3,8 @@
 Frozen; `encode` gives canonical CBOR, `decode` accepts exactly what `encode` can give (docs/format.md).
 """
 
+import os
+import shlex
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
@@ -16,6 +18,13 @@ Extension = Mapping[str, Any]
 Program = Mapping[str, Any]
 IdType = TypeVar("IdType")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def command_of(program: Program) -> str:
+    """A command as people write it: the shell's text, or the words quoted."""
+    if "shell" in program:
+        return os.fsdecode(program["shell"])
+    return shlex.join(map(os.fsdecode, program["argv"]))
 
 
 class EntryKind(IntEnum):
@@ -192,6 +201,12 @@ class Workspace(NamedTuple):
         )
 
 
+How = bool | int | bytes | None
+"""Of a touched file: None, later than the one before it; True, at the same time; a number: at this time, in ns since
+1970; bytes: not one file, but a digest over many."""
+Touched = tuple[tuple[bytes, How], ...]
+
+
 class Action(NamedTuple):
     """The key of a run: everything that its result may depend on."""
 
@@ -199,7 +214,7 @@ class Action(NamedTuple):
     program: Program
     cwd: bytes
     inputs: tuple[tuple[bytes, str, Any], ...]
-    touched: tuple[bytes, ...]
+    touched: Touched
     env: tuple[tuple[bytes, bytes], ...]
     stdin: Any
     tty: bool
@@ -216,7 +231,7 @@ class Action(NamedTuple):
                 "program": dict(self.program),
                 "cwd": self.cwd,
                 "inputs": [list(each) for each in self.inputs],
-                "touched": list(self.touched),
+                "touched": [list(each) for each in self.touched],
                 "env": [list(each) for each in self.env],
                 "stdin": self.stdin,
                 "tty": self.tty,
@@ -237,7 +252,7 @@ class Action(NamedTuple):
             program=fields.get("program", lambda value: value is not None and is_program(value)),
             cwd=fields.get("cwd", lambda value: isinstance(value, bytes)),
             inputs=tuple((path, aspect, what) for path, aspect, what in fields.get("inputs", is_triples)),
-            touched=tuple(fields.get("touched", is_byte_strings)),
+            touched=tuple((path, how) for path, how in fields.get("touched", is_touched)),
             env=tuple((name, digest) for name, digest in fields.get("env", is_pairs)),
             stdin=fields.get("stdin", lambda value: True),
             tty=fields.get("tty", lambda value: isinstance(value, bool)),
@@ -324,6 +339,17 @@ def is_byte_strings(value: object) -> bool:
 
 def is_pairs(value: object) -> bool:
     return isinstance(value, list) and all(is_byte_strings(each) and len(each) == 2 for each in value)
+
+
+def is_touched(value: object) -> bool:
+    """Each a path and how it stands to the one before, see How."""
+    return isinstance(value, list) and all(
+        isinstance(each, list)
+        and len(each) == 2
+        and isinstance(each[0], bytes)
+        and (each[1] in (None, True) or type(each[1]) is int or isinstance(each[1], bytes))
+        for each in value
+    )
 
 
 def is_triples(value: object) -> bool:

@@ -17,6 +17,7 @@ from fusecas.store.store import Store
 
 FOLDER = ".fusecas"
 SERVER = "daemon.lock"
+MOUNTPOINT = Path("run", "mountpoint")
 PATIENCE, RETRY_EVERY = 10.0, 0.02
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 CONFIGURATION = "# Local configuration of this repository.\n"
@@ -51,6 +52,14 @@ class Repository:
 
     def close(self) -> None:
         self.store.close()
+
+    @property
+    def mountpoint(self) -> bytes:
+        """Where it is mounted, or was last; empty if it never was. All its workspaces are there or below."""
+        try:
+            return (self.folder / MOUNTPOINT).read_bytes()
+        except FileNotFoundError:
+            return b""
 
     # who serves it
 

@@ -15,7 +15,7 @@ from fusecas.errors import DamagedEnvironment, ExpiredError, ObjectNotFound, Ref
 from fusecas.store import heads, tags
 from fusecas.store.ids import Kind, LayerId, StateId, TimesId
 from fusecas.store.kinds import Layer
-from fusecas.store.rows import Operation
+from fusecas.store.rows import Baseline, Operation
 from fusecas.store.snapshot import HEX_DIGITS, SHORTEST_PREFIX, Snapshot
 
 SUFFIX = re.compile(r"~(?P<back>\d*)$|@\{(?P<at>[^}]*)\}$|@op:(?P<operation>\d+)$")
@@ -31,6 +31,7 @@ class Revision(NamedTuple):
     layer: LayerId | None
     state: StateId
     times: TimesId | None
+    baseline: Baseline | None = None
 
 
 def split_path(text: str) -> tuple[str, bytes | None]:
@@ -77,7 +78,7 @@ def _steps(text: str) -> tuple[str, list[re.Match[str]]]:
 
 def of_layer(reader: Snapshot, layer: LayerId, text: str) -> Revision:
     state = Layer.decode(reader.read_node(layer, Kind.LAYER)).state
-    return Revision(text, layer, state, reader.layer_times(layer))
+    return Revision(text, layer, state, reader.layer_times(layer), reader.layer_baseline(layer))
 
 
 def _of_base(reader: Snapshot, base: str, current: str, warn: Callable[[str], None]) -> Revision:
@@ -112,7 +113,7 @@ def _of_sign(reader: Snapshot, base: str, current: str) -> Revision:
     if base == "@live":
         saved = None if head.workspace.layer is None else of_layer(reader, head.workspace.layer, base)
         layer = saved.layer if saved is not None and saved.state == head.live.state else None
-        return Revision(base, layer, head.live.state, head.live.times)
+        return Revision(base, layer, head.live.state, head.live.times, head.live.baseline)
     return _empty(base)
 
 
@@ -182,7 +183,7 @@ def _after(reader: Snapshot, text: str, ref: str, operation: Operation) -> Revis
     if layer is not None:
         return of_layer(reader, layer, text)
     assert live is not None
-    return Revision(text, None, live.state, live.times)
+    return Revision(text, None, live.state, live.times, reader.still(live.baseline))
 
 
 def parse_time(text: str, now: datetime) -> datetime:

@@ -147,36 +147,75 @@ class RefRow(NamedTuple):
             return cls(an_id(target), a_number(serial), a_number(operation))
 
 
+class Baseline(NamedTuple):
+    """What the times of a workspace are measured by: the times and the state that it had when a run, an import or the
+    like had left it, and when that was (ns since 1970)."""
+
+    times: TimesId | None
+    state: StateId
+    at: int
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        times, state, at = items_of(value, 3)
+        return cls(id_or_none(times, TimesId), StateId(an_id(state)), a_number(at))
+
+    def roots(self) -> list[ObjectId]:
+        return [self.state] if self.times is None else [self.times, self.state]
+
+
+def baseline_or_none(value: Any) -> Baseline | None:
+    return None if value is None else Baseline.of(value)
+
+
+def _baseline_of_row(value: Any, state: Any) -> Baseline | None:
+    """Earlier versions had its times and its state in two fields, and did not say when it was."""
+    if isinstance(value, list) or state is None:
+        return baseline_or_none(value)
+    return Baseline.of([value, state, 0])
+
+
 class LayerTimes(NamedTuple):
-    """The times of the files of a layer, since which serial."""
+    """The times of the files of a layer, since which serial. `baseline`: what they were measured by when it was made;
+    it keeps nothing alive."""
 
     times: TimesId
     serial: int
+    baseline: Baseline | None = None
 
     def encode(self) -> bytes:
-        return _native.cbor_encode(list(self))
+        return _native.cbor_encode([self.times, self.serial, None if self.baseline is None else list(self.baseline)])
 
     @classmethod
     def decode(cls, value: Value) -> Self:
         with reading("the times of a layer"):
-            times, serial = items_of(_native.cbor_decode(value), 2)
-            return cls(TimesId(an_id(times)), a_number(serial))
+            fields = _native.cbor_decode(value)
+            earlier = isinstance(fields, list) and len(fields) == 2
+            times, serial, baseline = items_of([*fields, None] if earlier else fields, 3)
+            return cls(TimesId(an_id(times)), a_number(serial), baseline_or_none(baseline))
 
 
 class LivePair(NamedTuple):
-    """Where a workspace stands: its layer, its live state and the times of that state."""
+    """Where a workspace stands: its layer, its live state and the times of that state. `baseline`: what those are
+    measured by; it keeps nothing alive."""
 
     layer: LayerId | None
     state: StateId
     times: TimesId | None
+    baseline: Baseline | None = None
+
+    def as_list(self) -> list[Any]:
+        return [*self[:3], None if self.baseline is None else list(self.baseline)]
 
     @classmethod
     def of(cls, value: Any) -> Self:
-        layer, state, times = items_of(value, 3)
-        return cls(id_or_none(layer, LayerId), StateId(an_id(state)), id_or_none(times, TimesId))
+        earlier = isinstance(value, list) and len(value) == 3
+        layer, state, times, baseline = items_of([*value, None] if earlier else value, 4)
+        ids = id_or_none(layer, LayerId), StateId(an_id(state)), id_or_none(times, TimesId)
+        return cls(*ids, baseline_or_none(baseline))
 
     def roots(self) -> list[ObjectId]:
-        return [each for each in self if each is not None]
+        return [each for each in self[:3] if each is not None]
 
 
 class Live(NamedTuple):
@@ -191,8 +230,7 @@ class Live(NamedTuple):
     state: StateId
     times: TimesId | None
     inodes: InodesId | None = None
-    baseline: TimesId | None = None
-    baseline_state: StateId | None = None
+    baseline: Baseline | None = None
     ranges: tuple[Range, ...] = ()
     needs: tuple[ObjectId, ...] = ()
     owner: tuple[int, int] = (0, 0)
@@ -203,11 +241,12 @@ class Live(NamedTuple):
 
     @property
     def pair(self) -> LivePair:
-        return LivePair(self.layer, self.state, self.times)
+        return LivePair(self.layer, self.state, self.times, self.baseline)
 
     def roots(self) -> list[ObjectId]:
         """What this row keeps alive."""
-        named = [self.layer, self.state, self.times, self.inodes, self.baseline, self.baseline_state, *self.needs]
+        baseline = () if self.baseline is None else self.baseline.roots()
+        named = [self.layer, self.state, self.times, self.inodes, *baseline, *self.needs]
         return [each for each in named if each is not None]
 
     def encode(self) -> bytes:
@@ -217,8 +256,7 @@ class Live(NamedTuple):
                 "state": self.state,
                 "times": self.times,
                 "inodes": self.inodes,
-                "baseline": self.baseline,
-                "baseline_state": self.baseline_state,
+                "baseline": None if self.baseline is None else list(self.baseline),
                 "ranges": [each.as_list() for each in self.ranges],
                 "needs": list(self.needs),
                 "owner": list(self.owner),
@@ -232,7 +270,7 @@ class Live(NamedTuple):
     @classmethod
     def decode(cls, value: Value) -> Self:
         with reading("a live row"):
-            fields = fields_of(value, *cls._fields, later={"baseline_state": None})
+            fields = fields_of(value, *cls._fields, "baseline_state", later={"baseline_state": None})
             uid, gid = items_of(fields["owner"], 2)
             if not isinstance(fields["ranges"], list) or not isinstance(fields["needs"], list):
                 raise ValueError("ranges or needs that are no lists")
@@ -241,8 +279,7 @@ class Live(NamedTuple):
                 state=StateId(an_id(fields["state"])),
                 times=id_or_none(fields["times"], TimesId),
                 inodes=id_or_none(fields["inodes"], InodesId),
-                baseline=id_or_none(fields["baseline"], TimesId),
-                baseline_state=id_or_none(fields["baseline_state"], StateId),
+                baseline=_baseline_of_row(fields["baseline"], fields["baseline_state"]),
                 ranges=tuple(Range.of(each) for each in fields["ranges"]),
                 needs=tuple(an_id(each) for each in fields["needs"]),
                 owner=(a_number(uid), a_number(gid)),
@@ -263,11 +300,11 @@ class Move(NamedTuple):
     new_live: LivePair | None = None
 
     def roots(self) -> list[ObjectId]:
-        named = [self.old, self.new, *(self.old_live or ()), *(self.new_live or ())]
-        return [each for each in named if each is not None]
+        lives = [each for live in (self.old_live, self.new_live) if live is not None for each in live.roots()]
+        return [each for each in (self.old, self.new, *lives) if each is not None]
 
     def as_list(self) -> list[Any]:
-        lives = [None if each is None else list(each) for each in (self.old_live, self.new_live)]
+        lives = [None if each is None else each.as_list() for each in (self.old_live, self.new_live)]
         return [self.ref, self.old, self.new, *lives]
 
     @classmethod

@@ -21,7 +21,7 @@ from fusecas.store import packs
 from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV, Value
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LayerId, ObjectId, TimesId
-from fusecas.store.rows import LayerTimes, Live, Operation, RefRow, Row, items_of, reading, some_bytes
+from fusecas.store.rows import Baseline, LayerTimes, Live, Operation, RefRow, Row, items_of, reading, some_bytes
 from fusecas.store.run_rows import Record, Result
 from fusecas.store.tables import Table, to_u64, u64, unreadable
 
@@ -253,6 +253,24 @@ class Snapshot:
     def layer_times(self, layer: LayerId) -> TimesId | None:
         value = self.kv.get(Table.LAYER_TIMES, layer)
         return None if value is None else LayerTimes.decode(value).times
+
+    def layer_baseline(self, layer: LayerId) -> Baseline | None:
+        """What the times of a layer were measured by when it was made, as far as gc has left it."""
+        value = self.kv.get(Table.LAYER_TIMES, layer)
+        return None if value is None else self.still(LayerTimes.decode(value).baseline)
+
+    def bound(self, state: bytes) -> frozenset[bytes]:
+        """The files of a state that hold the path of a workspace (bound.py)."""
+        value = self.kv.get(Table.BOUND, state)
+        if value is None:
+            return frozenset()
+        with reading("a row of bound"):
+            paths = _native.cbor_decode(value)
+            return frozenset(map(some_bytes, items_of(paths, len(paths))))
+
+    def still(self, baseline: Baseline | None) -> Baseline | None:
+        """A baseline that nothing has kept alive, if it is there yet."""
+        return baseline if baseline is not None and all(map(self.has, baseline.roots())) else None
 
     def operation(self, number: int) -> Operation | None:
         value = self.kv.get(Table.OPS, u64(number))

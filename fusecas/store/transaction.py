@@ -5,7 +5,7 @@ together at the commit, or not at all.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from fusecas import _native
@@ -13,9 +13,9 @@ from fusecas.errors import Conflict, DamagedEnvironment, MissingObject, TooLarge
 from fusecas.store import packs
 from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV
-from fusecas.store.ids import ContentId, Kind, LayerId, ObjectId, TimesId
+from fusecas.store.ids import ContentId, Kind, LayerId, ObjectId, StateId, TimesId
 from fusecas.store.names import check_ref
-from fusecas.store.rows import Cursor, LayerTimes, Live, LivePair, Move, Operation, Recent, RefRow
+from fusecas.store.rows import Baseline, Cursor, LayerTimes, Live, LivePair, Move, Operation, Recent, RefRow
 from fusecas.store.run_rows import Record, Result
 from fusecas.store.snapshot import Snapshot, ref_key
 from fusecas.store.tables import ROOT_TABLES, Table, u64
@@ -144,11 +144,16 @@ class Transaction(Snapshot):
     def set_result(self, action: ObjectId, result: Result) -> None:
         self.kv.put(Table.ACTIONS, action, result.encode())
 
-    def set_layer_times(self, layer: LayerId, times: TimesId) -> None:
+    def set_bound(self, state: StateId, holders: Iterable[bytes]) -> None:
+        """Only added to: a state does not lose what it holds."""
+        if found := {*holders}:
+            self.kv.put(Table.BOUND, state, _native.cbor_encode(sorted(found | self.bound(state))))
+
+    def set_layer_times(self, layer: LayerId, times: TimesId, baseline: Baseline | None = None) -> None:
         self._must_be_live(layer, "a row of times")
         self._must_be_live(times, "a row of times")
         serial = self._root_serial(Table.LAYER_TIMES, layer)
-        self.kv.put(Table.LAYER_TIMES, layer, LayerTimes(times, serial).encode())
+        self.kv.put(Table.LAYER_TIMES, layer, LayerTimes(times, serial, baseline).encode())
 
     def _root_serial(self, table: Table, key: bytes) -> int:
         """A new serial for a row that makes a root; noted, so that gc finds it among any number of old ones."""

@@ -51,7 +51,7 @@ def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 
     def find(snapshot: Snapshot) -> Target:
         found = revisions.resolve(snapshot, given["ref"], workspace.name)
-        return Target(found.layer, found.state, found.times)
+        return Target(found.layer, found.state, found.times, found.baseline)
 
     return _moved(workspace, workspace.checkout(find, deed_of(given)))
 

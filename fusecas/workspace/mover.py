@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fusecas import _native
-from fusecas.store import heads, trees
+from fusecas.store import heads
 from fusecas.store.heads import Head
 from fusecas.store.ids import Kind, LayerId, ObjectId, StateId
+from fusecas.store.kinds import State
 from fusecas.store.prolly import Loader
-from fusecas.store.rows import LivePair, Operation, Range
+from fusecas.store.rows import Baseline, LivePair, Operation, Range
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
 from fusecas.store.transaction import Transaction
@@ -112,13 +113,14 @@ class Mover:
         with self._store.read() as snapshot:
             head = heads.read_head(snapshot, self._name)
             target = find(snapshot, head)
-            before, after = (trees.read_state(snapshot, each) for each in (head.live.state, target.state))
             fallback = fallback_time(snapshot, self._name)
             live = head.live
             kept = Kept()
             load = kept.loader(snapshot)
-            if target.make_times is not None:
-                target = target._replace(times=target.make_times(load, kept.save))
+            if target.work_out is not None:
+                state, times = target.work_out(load, kept.save)
+                target = target._replace(state=state, times=times)
+            before, after = (State.decode(load(ObjectId(each), Kind.STATE)) for each in (head.live.state, target.state))
             planner = Planner(
                 Side(before, DirIds(before.tree, live.times, live.inodes, live.first_inode)),
                 after,
@@ -137,16 +139,18 @@ class Mover:
         with self._store.read() as snapshot:
             aside = head.live.state != heads.state_of(snapshot, head.workspace.layer)
         makes = target.make_layer is not None
-        stays = not makes and LivePair(target.layer, target.state, times_of(plan.root)) == head.live.pair
+        goes_to = LivePair(target.layer, target.state, times_of(plan.root), head.live.baseline)
+        stays = not makes and goes_to == head.live.pair
         owner = target.owner or head.live.owner
         if stays and owner == head.live.owner:
             return Moved(target.layer, target.state, None), Stale([], [])
 
         def publish(transaction: Transaction) -> Published:
-            layer = target.layer if target.make_layer is None else target.make_layer(transaction, head, target.times)
+            layer = target.layer if target.make_layer is None else target.make_layer(transaction, head, target)
             ranges = (Range(self._overlay.stream, self._overlay.position),)
             row = row_over(transaction, self._overlay, head.live, target.state, plan.root, ranges, plan.leaving)
-            row = row._replace(layer=layer, baseline=target.times, baseline_state=target.state, owner=owner)
+            baseline = target.baseline or Baseline(target.times, target.state, time.time_ns())
+            row = row._replace(layer=layer, baseline=baseline, owner=owner)
             return Published(layer, heads.advance(transaction, head, row, verb, *deed, cursor=target.cursor))
 
         layer, operation = kept.publish(self._store, publish)

@@ -5,7 +5,7 @@ cost more: a directory whose times or numbers were implied until now gets them f
 directory with hard links in it has moved, all links of the state are looked at.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -59,7 +59,8 @@ class Changed(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """A stored generation: what the overlay needs to stand on it."""
+    """A stored generation: what the overlay needs to stand on it. `holders`: files that hold the path of the
+    workspace."""
 
     state: StateId
     root: DirIds
@@ -67,6 +68,7 @@ class Sealed(NamedTuple):
     files: list[tuple[int, bytes | None]]
     dirs: list[tuple[int, DirIds]]
     mtime: int
+    holders: frozenset[bytes] = frozenset()
 
 
 class Sealer:
@@ -111,6 +113,9 @@ class Sealer:
         )
         state_id = StateId(self._save(Kind.STATE, state.encode()))
         return Sealed(state_id, ids, links, self._files, list(self._stored.items()), root.mtime)
+
+    def paths_of(self, inodes: Iterable[int]) -> tuple[bytes, ...]:
+        return tuple(self._path(parent, name) for ino in inodes for parent, name in self._nodes[ino].places)
 
     def _deepest_first(self) -> Iterator[int]:
         """The changed directories that can be reached, each after those in it."""

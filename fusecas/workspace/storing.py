@@ -1,8 +1,10 @@
 """What a frozen generation holds, on its way to the store."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from fusecas import _native
+from fusecas.store.bound import Holders, holds, inherited
 from fusecas.store.ids import ContentId, Kind, ObjectId
 from fusecas.store.kinds import EntryKind, State
 from fusecas.store.prolly import Loader
@@ -12,7 +14,13 @@ from fusecas.workspace.sealing import INLINE_XATTR, Changed, Sealed, Sealer
 MOST_NODES, MOST_BYTES = 1000, 1 << 20
 
 Nodes = dict[int, Changed]
-Contents = dict[int, bytes]
+
+
+class Contents(NamedTuple):
+    """Of the changed files, by their numbers: the ids, and those that hold a path."""
+
+    ids: dict[int, bytes]
+    holders: set[int]
 
 
 class Puts(Protocol):
@@ -51,41 +59,71 @@ def is_small(nodes: Nodes) -> bool:
     return sum(node.size for node in nodes.values() if is_changed_file(node)) <= MOST_BYTES
 
 
-def cut_contents(overlay: "_native.Overlay", nodes: Nodes) -> "tuple[Contents, _native.Batch]":
-    """The changed contents of a small generation, for `Transaction.take`."""
+def cut_contents(overlay: "_native.Overlay", nodes: Nodes, path: bytes) -> "tuple[Contents, _native.Batch]":
+    """The changed contents of a small generation, for `Transaction.take`. `path`: what is looked for in them."""
     batch = _native.Batch()
-    changed = [ino for ino, node in nodes.items() if is_changed_file(node)]
-    return {ino: overlay.put_content(ino, batch, lambda batch: batch)[0] for ino in changed}, batch
+    return _put(overlay, nodes, path, batch, lambda batch: batch), batch
 
 
-def put_contents(overlay: "_native.Overlay", nodes: Nodes, session: Session) -> Contents:
-    return {ino: _content(overlay, session, ino) for ino, node in nodes.items() if is_changed_file(node)}
+def put_contents(overlay: "_native.Overlay", nodes: Nodes, path: bytes, session: Session) -> Contents:
+    def flush(_batch: "_native.Batch") -> "_native.Batch":
+        session.pass_on()
+        return session.batch
+
+    found = _put(overlay, nodes, path, session.batch, flush)
+    session.pass_on()
+    return found
+
+
+def _put(
+    overlay: "_native.Overlay",
+    nodes: Nodes,
+    path: bytes,
+    batch: "_native.Batch",
+    flush: "Callable[[_native.Batch], _native.Batch]",
+) -> Contents:
+    found = Contents({}, {ino for ino, node in nodes.items() if path and _says(node, path)})
+    for ino, node in nodes.items():
+        if is_changed_file(node):
+            found.ids[ino], _, holds_it = overlay.put_content(ino, batch, flush, path)
+            batch = flush(batch)
+            if holds_it:
+                found.holders.add(ino)
+    return found
+
+
+def _says(node: Changed, path: bytes) -> bool:
+    """Whether a link's target or an attribute holds a path."""
+    said = [value for _, value in node.xattrs if isinstance(value, bytes)]
+    if node.kind == EntryKind.SYMLINK:
+        said.append(node.what)
+    return any(holds(each, path) for each in said)
 
 
 def store_frozen(
-    nodes: Nodes, contents: Contents, puts: Puts, core: State, owner: tuple[int, int], time: int, load: Loader
+    nodes: Nodes,
+    contents: Contents,
+    puts: Puts,
+    core: State,
+    owner: tuple[int, int],
+    time: int,
+    holders: Holders,
+    load: Loader,
 ) -> Sealed:
-    """The trees of a generation whose contents are put already."""
+    """The trees of a generation whose contents are put already. `holders`: what of `core` holds the path."""
     kept = {
         ino: node._replace(xattrs=[(name, _xattr(puts, value)) for name, value in node.xattrs])
         for ino, node in nodes.items()
     }
     saved = Saved(puts, load)
-    return Sealer(core, kept, contents, owner, time, saved.load, saved.save).run()
+    sealer = Sealer(core, kept, contents.ids, owner, time, saved.load, saved.save)
+    sealed = sealer.run()
+    found = inherited(holders, core.tree, sealed.root.tree, sealer.paths_of(contents.holders), saved.load)
+    return sealed._replace(holders=found)
 
 
 def is_changed_file(node: Changed) -> bool:
     return node.kind == EntryKind.FILE and bool(node.what[2])
-
-
-def _content(overlay: "_native.Overlay", session: Session, ino: int) -> bytes:
-    def flush(_batch: "_native.Batch") -> "_native.Batch":
-        session.pass_on()
-        return session.batch
-
-    content, _ = overlay.put_content(ino, session.batch, flush)
-    session.pass_on()
-    return content
 
 
 def _xattr(puts: Puts, value: "bytes | _native.Ref") -> "bytes | _native.Ref":

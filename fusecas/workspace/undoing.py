@@ -109,4 +109,4 @@ class Past:
     def _target(self, pair: LivePair, cursor: Cursor) -> Target:
         if not self._reader.has(pair.state):
             raise ExpiredError("gc has collected that state; it is past its grace time")
-        return Target(pair.layer, StateId(pair.state), pair.times, cursor=cursor)
+        return Target(pair.layer, StateId(pair.state), pair.times, self._reader.still(pair.baseline), cursor=cursor)

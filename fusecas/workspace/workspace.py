@@ -265,7 +265,7 @@ class Workspace:
         self, nodes: Nodes, publish: "Callable[[Transaction, Sealed | None], Committed]"
     ) -> Committed | None:
         """In one transaction; None if it does not fit, and nothing has happened."""
-        contents, batch = cut_contents(self.overlay, nodes)
+        contents, batch = cut_contents(self.overlay, nodes, self.repository.mountpoint)
         with self.siblings.turn:
             try:
                 with self.store.write() as transaction:
@@ -274,7 +274,8 @@ class Workspace:
                     core = trees.read_state(transaction, live.state)
                     fallback = fallback_time(transaction, self.name)
                     load = transaction.read_node
-                    sealed = store_frozen(nodes, contents, transaction, core, live.owner, fallback, load)
+                    known = transaction.bound(live.state)
+                    sealed = store_frozen(nodes, contents, transaction, core, live.owner, fallback, known, load)
                     done = publish(transaction, sealed)
             except TooLarge:
                 return None
@@ -285,12 +286,13 @@ class Workspace:
         self, nodes: Nodes, publish: "Callable[[Transaction, Sealed | None], Committed]"
     ) -> Committed:
         with self.store.session() as session:
-            contents = put_contents(self.overlay, nodes, session)
+            contents = put_contents(self.overlay, nodes, self.repository.mountpoint, session)
             with self.store.read() as snapshot:
                 live = self._live(snapshot)
                 core = trees.read_state(snapshot, live.state)
                 fallback = fallback_time(snapshot, self.name)
-            sealed = store_frozen(nodes, contents, session, core, live.owner, fallback, self._load)
+                known = snapshot.bound(live.state)
+            sealed = store_frozen(nodes, contents, session, core, live.owner, fallback, known, self._load)
 
             def finish(transaction: Transaction) -> Committed:
                 if self._live(transaction).serial != live.serial:
@@ -330,6 +332,7 @@ class Workspace:
             return live
         left = ranges.after(live.ranges, end)
         row = row_over(transaction, self.overlay, live, sealed.state, sealed.root, left)
+        transaction.set_bound(row.state, sealed.holders)
         for fork in self._forks(transaction) if self._has_forks else ():
             moved = fork.live._replace(state=row.state, times=row.times, inodes=row.inodes, needs=())
             moved = moved._replace(first_inode=row.first_inode, ranges=ranges.own(fork.live.ranges))
@@ -353,7 +356,9 @@ class Workspace:
             if sealed is not None:
                 transaction.set_live(self.id, live)
             return Committed(None, live.state, None)
-        layer = heads.add_layer(transaction, head.workspace.layer, live.state, live.times, message=message)
+        layer = heads.add_layer(
+            transaction, head.workspace.layer, live.state, live.times, live.baseline, message=message
+        )
         # Where it came from is what is here, not yet a layer: so undo takes back the commit before it takes the edits.
         came_from = head._replace(live=live)
         operation = heads.advance(transaction, came_from, live._replace(layer=layer), "commit", *deed)
@@ -443,9 +448,10 @@ class Workspace:
     ) -> Moved:
         """A new layer with a whole state from elsewhere on the head, and the workspace at it."""
 
-        def layer_on(transaction: Transaction, head: Head, times: TimesId | None) -> LayerId:
+        def layer_on(transaction: Transaction, head: Head, target: Target) -> LayerId:
             program = {"verb": verb}
-            return heads.add_layer(transaction, head.workspace.layer, state, times, program=program, message=message)
+            parent = head.workspace.layer
+            return heads.add_layer(transaction, parent, state, target.times, program=program, message=message)
 
         def find(snapshot: Snapshot, head: Head) -> Target:
             layer = head.workspace.layer

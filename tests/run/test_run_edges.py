@@ -161,7 +161,7 @@ def test_a_run_begins_only_when_what_moves_its_workspace_has_ended(tmp_path: Pat
                 workspace.commit()
             assert begun == []
         beginning.join(TIMEOUT)
-        assert isinstance(begun[0], Running) and begun[0].key.live.state == workspace.seal()
+        assert isinstance(begun[0], Running) and begun[0].keys.live.state == workspace.seal()
         workspace.close()
 
 

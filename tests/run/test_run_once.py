@@ -113,7 +113,7 @@ def test_the_installed_packages_are_part_of_the_key(tmp_path: Path, monkeypatch:
     host = host_module.Host()
 
     def key() -> object:
-        return host.of(b"/bin/sh", b"/nowhere")
+        return host.of(b"/bin/sh", b"/nowhere", "auto", b"")
 
     before = key()
     assert key() == before
@@ -193,7 +193,7 @@ def test_what_is_pure_is_served_though_it_changes_nothing_but_only_where_it_is_c
     said = [runner.run("run", "--pure", text) for _ in range(2)]
     assert [each.text for each in said] == ["passed\n"] * 2 and "warned\n" in said[1].stderr
     assert "cached: nothing changed" in said[1].stderr and runner.executions == 1
-    assert "not --pure" in runner.run("run", text).stderr and runner.executions == 2
+    assert "not marked pure" in runner.run("run", text).stderr and runner.executions == 2
     (runner.work / "input").write_text("another state")
     runner.json("--pure", text)
     assert runner.executions == 3

@@ -9,7 +9,7 @@ from fusecas._native import Ref, cbor_encode
 from fusecas.errors import Damaged, InUse, InvalidObject, MissingObject
 from fusecas.store import gc, gc_packs, gc_roots, packs, prolly, slices
 from fusecas.store.ids import Kind, LayerId, ObjectId, TimesId
-from fusecas.store.rows import Live, LivePair, Move
+from fusecas.store.rows import Baseline, Live, LivePair, Move
 from fusecas.store.store import Store
 from fusecas.store.tables import Table
 from fusecas.store.transaction import Transaction
@@ -90,7 +90,7 @@ def test_a_live_row_keeps_all_that_it_names(store: Store) -> None:
         needed = transaction.put_content(b"needed")
     with store.write() as transaction:
         state = transaction.refs_of(other)[0]
-        live = Live(layer, state, times, baseline=baseline, needs=(needed,))  # type: ignore[arg-type]
+        live = Live(layer, state, times, baseline=Baseline(baseline, state, 5), needs=(needed,))  # type: ignore[arg-type]
         transaction.set_live(b"w" * 16, live)
     collect(store)
     with store.read() as snapshot:

@@ -59,7 +59,8 @@ def test_what_is_encoded_decodes_to_the_same(node: Any) -> None:
 
 def test_an_action_comes_back() -> None:
     action = Action(
-        "run", {"shell": b"make"}, b"", ((b"/", "state", b"x" * 32),), (b"a.c",), ((b"CC", b"d" * 32),), None, False,
+        "run", {"shell": b"make"}, b"", ((b"/", "state", b"x" * 32),),
+        ((b"a.c", None), (b"b.c", True), (b"c.c", -5)), ((b"CC", b"d" * 32),), None, False,
         0o022, True, {"os": "linux"}, b"d" * 16,
     )  # fmt: skip
     assert Action.decode(action.encode()) == action

@@ -1,6 +1,7 @@
 //! Canonical CBOR, the nodes of prolly trees, the rows of the index (docs/format.md).
 
 pub mod cbor;
+pub mod git_index;
 pub mod ids;
 pub mod node;
 pub mod python;

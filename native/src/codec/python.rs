@@ -1,6 +1,7 @@
 //! The codecs as Python sees them.
 
 use super::cbor::{self, Value};
+use super::git_index;
 use super::ids::{self, Id};
 use super::node::{self, Entry, Shape, TreeEntry};
 use super::row::{self, Row};
@@ -172,6 +173,12 @@ fn content_hash<'py>(py: Python<'py>, data: Lent) -> Bound<'py, PyBytes> {
 #[pyfunction]
 fn node_id<'py>(py: Python<'py>, kind: u8, data: Lent) -> Bound<'py, PyBytes> {
     PyBytes::new(py, &ids::node_id(kind, data.as_slice()))
+}
+
+/// What git's index says; None for what is none.
+#[pyfunction]
+fn git_index_digest<'py>(py: Python<'py>, data: Lent) -> Option<Bound<'py, PyBytes>> {
+    git_index::digest(data.as_slice()).map(|digest| PyBytes::new(py, &digest))
 }
 
 #[pyfunction]
@@ -463,6 +470,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(cbor_refs, module)?,
         wrap_pyfunction!(content_hash, module)?,
         wrap_pyfunction!(node_id, module)?,
+        wrap_pyfunction!(git_index_digest, module)?,
         wrap_pyfunction!(log_chain, module)?,
         wrap_pyfunction!(is_cut, module)?,
         wrap_pyfunction!(decode_node, module)?,

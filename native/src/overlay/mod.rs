@@ -17,6 +17,7 @@ pub mod rebase;
 pub mod record;
 pub mod replay;
 pub mod seal;
+pub mod sought;
 pub mod state;
 
 use crate::codec::ids::Id;

@@ -11,6 +11,7 @@ use super::rebase::{Change, Rebase};
 use super::record::Changes;
 use super::replay::{self, files_of, Opening, Range};
 use super::seal::Stored;
+use super::sought::Sought;
 use super::state::State;
 use super::{Ino, Result as Done, ROOT};
 use crate::buffer::Lent;
@@ -521,13 +522,15 @@ impl Overlay {
     }
 
     /// Put a frozen file's content into a batch, as often as it is full: `flush` then takes it and gives a new one.
+    /// Its id and size, and whether `path` is in it.
     fn put_content<'py>(
         &self,
         py: Python<'py>,
         ino: Ino,
         batch: Py<Batch>,
         flush: Py<PyAny>,
-    ) -> PyResult<(Bound<'py, PyBytes>, u64)> {
+        path: &[u8],
+    ) -> PyResult<(Bound<'py, PyBytes>, u64, bool)> {
         const STEP: u64 = 1 << 20;
         let frozen = py.detach(|| self.core.lock().frozen.clone());
         let Some(node) = frozen.as_ref().and_then(|frozen| frozen.nodes.get(&ino)) else {
@@ -535,6 +538,7 @@ impl Overlay {
         };
         let mut batch = batch;
         let mut writer = ContentWriter::default();
+        let mut sought = Sought::new(path);
         let mut at = 0;
         while at < node.attr.size {
             let length = STEP.min(node.attr.size - at);
@@ -544,13 +548,16 @@ impl Overlay {
                 Ok(buffer)
             })?;
             let target = batch.get();
-            py.detach(|| writer.feed(&data, &mut into(target)));
+            py.detach(|| {
+                sought.feed(&data);
+                writer.feed(&data, &mut into(target));
+            });
             at += length;
             batch = flush.call1(py, (batch,))?.extract(py)?;
         }
         let target = batch.get();
         let (id, size) = writer.finish(&mut into(target));
-        Ok((PyBytes::new(py, &id), size))
+        Ok((PyBytes::new(py, &id), size, sought.finish()))
     }
 
     /// The frozen generation is stored, and the row of the workspace says so.

@@ -1,0 +1,48 @@
+"""Which states hold the path of a workspace: what was made of them may be right at that path only.
+
+A seal looks for the path in all that is new. A state has what the one before it had, as long as the files that hold it
+are still there: its row names them, or the root if they are too many.
+"""
+
+import re
+from collections.abc import Iterable
+from mmap import mmap
+
+from fusecas.store import prolly
+from fusecas.store.ids import Kind, StateId
+from fusecas.store.kinds import Entry, EntryKind
+from fusecas.store.prolly import LeafEntry, Loader
+from fusecas.store.snapshot import Snapshot
+
+MOST_NAMED = 256
+Holders = frozenset[bytes]
+SOMEWHERE: Holders = frozenset({b""})
+
+
+def is_bound(reader: Snapshot, state: StateId) -> bool:
+    return bool(reader.bound(state))
+
+
+def inherited(known: Holders, before: bytes | None, after: bytes | None, new: Iterable[bytes], load: Loader) -> Holders:
+    """Of a state with the tree `after`, which was `before`. `new`: those that have been found now."""
+    kept = {path for path in known if not path or _at(before, path, load) == _at(after, path, load)}
+    return joined(kept, new)
+
+
+def joined(some: Iterable[bytes], others: Iterable[bytes]) -> Holders:
+    found = frozenset({*some, *others})
+    return found if len(found) <= MOST_NAMED else SOMEWHERE
+
+
+def _at(tree: bytes | None, path: bytes, load: Loader) -> LeafEntry | None:
+    entry: LeafEntry | None = tuple(Entry(b"", EntryKind.DIRECTORY, 0, tree))
+    for name in path.split(b"/"):
+        if entry is None or entry[1] != EntryKind.DIRECTORY:
+            return None
+        entry = prolly.find(Kind.TREE, entry[3], name, load)
+    return entry
+
+
+def holds(data: "bytes | mmap", path: bytes) -> bool:
+    """Whether a path stands in bytes as one, not as the beginning of a longer name."""
+    return bool(path) and re.search(re.escape(path) + rb"(?:[/\0'\"`:\s]|\Z)", data) is not None
