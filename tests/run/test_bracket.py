@@ -40,7 +40,9 @@ def is_alive(pid: int) -> bool:
 
 def test_what_a_command_leaves_running_is_ended_and_named(runner: Runner) -> None:
     pid = runner.folder / "pid"
-    came = runner.json(f"(setsid sleep 100 & echo $! > {pid}); sleep 101 & echo done > file")
+    sleeping = "until grep -q sleep /proc/$p/comm; do :; done"
+    text = f"(setsid sleep 100 & echo $! > {pid}); sleep 101 & for p in $! $(cat {pid}); do {sleeping}; done"
+    came = runner.json(f"{text}; echo done > file")
     assert sorted(str(each).split()[0] for each in came["killed"]) == ["sleep", "sleep"]  # type: ignore[attr-defined]
     assert not is_alive(int(pid.read_text()))
     assert came["added"] == 1
