@@ -98,7 +98,7 @@ def run(
     descriptor = None if stdin is None else stdin.descriptor
     command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout, descriptor)
     logs = [path_of(each) for each in begun["logs"]]
-    done = _executed(command, logs, (stdout, stderr), begun["output_limit"], client.fileno())
+    done = _executed(command, logs, begun["output_limit"], (stdout, stderr), client.fileno())
     if done.abandoned:
         raise EnvironmentProblem("the daemon has gone: the command was ended", hint="what it did is uncommitted")
     ended = client.call(
@@ -127,11 +127,12 @@ def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list
     return [os.path.realpath(os.path.join(cwd, name))] if name else []
 
 
-def _executed(command: Command, logs: Sequence[bytes], sinks: tuple[Sink, Sink], limit: int, watched: int) -> Done:
+def _executed(command: Command, logs: Sequence[bytes], limit: int, sinks: tuple[Sink, Sink], watched: int) -> Done:
     with ExitStack() as opened:
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
+        streams = [Stream(file, sink, limit) for file, sink in zip(files, sinks, strict=True)]
         try:
-            return execute(command, Stream(files[0], sinks[0], limit), Stream(files[1], sinks[1], limit), watched)
+            return execute(command, streams[0], streams[1], watched)
         except CannotStart as failed:
             said = executor.complaint(failed.error)
             files[1].write(said)

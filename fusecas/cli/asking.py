@@ -1,16 +1,22 @@
 """Asking live workspaces: the daemon if one runs, else they are opened here for as long as the call takes."""
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.store.repository import Repository
 
 WORKSPACE_VARIABLE = "FUSECAS_WS"
+FOLDER = ".fusecas"
+LIVE = re.compile("@live(?![^:~])")
 
 ws_option = click.option(
     "--ws", metavar="NAME", help="Which workspace (default: $FUSECAS_WS, the one we are in, the mounted one, main)."
@@ -25,12 +31,69 @@ def chosen_workspace(ws: str | None) -> dict[str, str]:
     return {"ws": name} if name else {}
 
 
+def current_workspace(call: "Call", folder: Path) -> str:
+    """The name of the workspace that a call is about if it does not say; the daemon knows which one is mounted."""
+    if call.workspace is None:
+        call.workspace = chosen_workspace(None).get("ws") or _mounted(folder)
+    return call.workspace
+
+
+def _mounted(folder: Path) -> str:
+    from fusecas.store.heads import DEFAULT
+
+    if not (folder / "run" / "socket").exists():
+        return DEFAULT
+    from fusecas.client import NoDaemon
+
+    try:
+        return str(_ask_daemon(folder, "place", {})["workspace"])
+    except NoDaemon:
+        return DEFAULT
+
+
+def seal_live(call: "Call", repo: Path | None, *refs: str) -> None:
+    """Before a snapshot is taken in which `@live` is to be found: what is uncommitted becomes a state."""
+    if any(LIVE.match(ref) for ref in refs):
+        from fusecas.cli.common import repository_folder
+
+        call.workspace = ask(repository_folder(repo), "seal", **chosen_workspace(None))["workspace"]
+
+
 def around(place: Path) -> Path | None:
     """The root `.fusecas/ws/NAME` of a workspace, if that is above in a mount."""
     for folder in (place, *place.parents):
         above = folder.parent
         if (above.name, above.parent.name) == ("ws", ".fusecas") and os.path.islink(above.parent / "repo"):
             return folder
+    return None
+
+
+def paths_of(folder: Path, words: Sequence[str]) -> list[str]:
+    """Paths from the workspace's root, of what a person wrote: from where we are if that is in a workspace of this
+    repository, else from its root."""
+    return [_path_of(folder, word) for word in words]
+
+
+def _path_of(folder: Path, word: str) -> str:
+    if not word:  # not the root: a variable that was not set is no wish for everything
+        raise UsageError("a path is empty", hint=". is everything here")
+    place = Path(os.path.normpath(Path.cwd() / word))
+    root = _root_around(folder, place if word.startswith("/") else Path.cwd())
+    path = os.path.normpath(word) if root is None else os.path.relpath(place, root)
+    first = path.split("/")[0]
+    if first in ("", ".."):
+        raise UsageError(f"{word!r} is outside of the workspace")
+    if first == FOLDER:
+        raise UsageError(f"{word!r} is inside of {FOLDER}, which is no part of a workspace")
+    return "" if path == "." else path
+
+
+def _root_around(folder: Path, place: Path) -> Path | None:
+    """The root of the workspace that we are in, if it is one of this repository."""
+    for above in (place, *place.parents):
+        link = above / FOLDER / "repo"
+        if os.path.islink(link) and os.path.samefile(link, folder):
+            return above
     return None
 
 

@@ -10,13 +10,16 @@ import click
 
 class Call:
     """Belongs to the context of click. `verb` is known once its words were read; `repo` and `json_before` are what
-    stood before it. `json_lines`: the answer is the last one of several documents."""
+    stood before it. `json_lines`: the answer is the last of several documents. `workspace`: the one that is meant by
+    @, once somebody has asked (asking.py). `wants_dates`: when something was, not how long ago."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
         self.verb: str | None = None
         self.repo: Path | None = None
         self.json_before = False
+        self.workspace: str | None = None
+        self.wants_dates = False
         # Asked of the words themselves: a call that can't be parsed is answered in JSON too.
         self.json_lines = self._flag("--json=lines")
         self.as_json = self.json_lines or self._flag("--json")

@@ -69,7 +69,8 @@ def verb(name: str, *, takes_paths: bool = False, has_lines: bool = False) -> Ca
             call = Call.of(click.get_current_context())
             call.as_json = as_json or call.json_before
             call.json_lines = call.json_lines and call.as_json
-            answer = function(call=call, repo=repo if repo is not None else call.repo, **arguments)
+            call.repo = repo if repo is not None else call.repo
+            answer = function(call=call, repo=call.repo, **arguments)
             result, code = answer if isinstance(answer, tuple) else (answer, 0)
             if call.as_json:
                 output.print_json(call, result)
@@ -148,9 +149,19 @@ def hold_back_stop(repository: "Repository") -> None:
 
 
 def resolve(snapshot: "Snapshot", text: str) -> "Revision":
-    from fusecas.store import revisions
+    from fusecas.store import heads, revisions
 
-    return revisions.resolve(snapshot, text, warn=output.note)
+    is_here = text.startswith("@") and text != "@empty"
+    current = this_workspace() if is_here else heads.DEFAULT
+    return revisions.resolve(snapshot, text, current, warn=output.note)
+
+
+def this_workspace() -> str:
+    """The name of the one that `@` stands for."""
+    from fusecas.cli.asking import current_workspace
+
+    call = Call.of(click.get_current_context())
+    return current_workspace(call, repository_folder(call.repo))
 
 
 def resolve_layer(snapshot: "Snapshot", text: str) -> "LayerId":
@@ -158,7 +169,9 @@ def resolve_layer(snapshot: "Snapshot", text: str) -> "LayerId":
     if revision.layer is None:
         from fusecas.errors import RefNotFound
 
-        raise RefNotFound(f"{text} is no layer: there is none yet", hint="fusecas import DIR makes one")
+        if text.startswith("@live"):
+            raise RefNotFound(f"{text} is no layer: something is uncommitted", hint="fusecas commit makes one")
+        raise RefNotFound(f"{text} is no layer: there is none yet", hint="fusecas commit or import DIR makes one")
     return revision.layer
 
 
@@ -187,8 +200,17 @@ def check_message(message: str) -> None:
 # ---- lists
 
 
+def _want_dates(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    Call.of(context).wants_dates = value
+
+
+dates_option = click.option(
+    "--dates", is_flag=True, expose_value=False, callback=_want_dates, help="When, not how long ago."
+)
+
+
 def list_options(*fields: str) -> Callable[[Function], Function]:
-    """--sort (one of the fields), --desc, --limit, --offset."""
+    """--sort (one of the fields), --desc, --limit, --offset; --dates."""
 
     def decorate(function: Function) -> Function:
         options = (
@@ -201,7 +223,7 @@ def list_options(*fields: str) -> Callable[[Function], Function]:
         )
         for option in reversed(options):
             function = option(function)
-        return function
+        return dates_option(function)
 
     return decorate
 

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask_of, chosen_workspace, deed_of
+from fusecas.cli.asking import ask_of, chosen_workspace, deed_of, seal_live
 from fusecas.cli.common import (
     FOLDER_PATH,
     check_message,
     chosen,
+    dates_option,
     list_options,
     opened,
     reading,
     resolve,
     resolve_layer,
+    this_workspace,
     verb,
     writing,
 )
@@ -145,6 +147,7 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call
     from fusecas.store.exporter import export_tree
     from fusecas.store.repository import own_files
 
+    seal_live(call, repo, ref)
     with opened(repo) as repository, progress("exporting", files) as tell:
         with repository.store.read() as snapshot:
             revision = resolve(snapshot, ref)
@@ -223,6 +226,7 @@ def list_layers(
 ) -> Any:
     from fusecas.store import history
 
+    seal_live(call, repo, ref)
     with reading(repo) as snapshot:
         layer = resolve(snapshot, ref).layer
         found: Iterator[HistoryEntry] = history.entries(snapshot, layer)
@@ -291,7 +295,7 @@ def head(call: "Call", repo: Path | None) -> Any:
     from fusecas.store.kinds import Layer
 
     with reading(repo) as snapshot:
-        found = heads.read_head(snapshot)
+        found = heads.read_head(snapshot, this_workspace())
         layer = found.workspace.layer
         core = None if layer is None else Layer.decode(snapshot.read_node(layer, Kind.LAYER))
     kind, instruction = ("empty", "") if core is None else describe(core)
@@ -310,6 +314,7 @@ def head(call: "Call", repo: Path | None) -> Any:
 
 @verb("inspect")
 @click.argument("ref", default="@")
+@dates_option
 def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
     """All about the layer REF (default: the head): what made it, from what, how large it is.
 
@@ -319,6 +324,7 @@ def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
     from fusecas.store.ids import Kind
     from fusecas.store.kinds import Layer
 
+    seal_live(call, repo, ref)
     with reading(repo) as snapshot:
         layer = resolve_layer(snapshot, ref)
         core = Layer.decode(snapshot.read_node(layer, Kind.LAYER))
@@ -399,6 +405,7 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
 
     if delete and (ref is not None or force):
         raise UsageError("tag -d takes a name only")
+    seal_live(call, repo, ref or "@")
     with writing(repo) as repository:
         layer = None
         if not delete:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import WORKSPACE_VARIABLE, ws_option
+from fusecas.cli.asking import WORKSPACE_VARIABLE, chosen_workspace, ws_option
 from fusecas.cli.common import FOLDER_PATH, repository_folder, verb
 from fusecas.client import Client, NoDaemon, to_exception
 from fusecas.errors import EnvironmentProblem, InUse
@@ -148,14 +148,19 @@ def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas umount
     """
-    folder = repository_folder(repo)
+    end_daemon(repository_folder(repo), lazy=lazy)
+    return {}
+
+
+def end_daemon(folder: Path, *, lazy: bool) -> None:
+    """When this returns, it has unmounted the workspace, and all is durable."""
     try:
         client = Client(folder)
     except NoDaemon:
         from fusecas.mount.mountpoint import clear_away
 
         if clear_away(folder):  # what a daemon that was killed has left
-            return {}
+            return
         raise
     with client:
         daemon = os.pidfd_open(client.call("hello")["pid"])
@@ -169,7 +174,21 @@ def umount(lazy: bool, call: "Call", repo: Path | None) -> Any:
                 raise EnvironmentProblem("the daemon does not end", hint=f"see {folder / 'run' / 'log'}")
         finally:
             os.close(daemon)
-    return {}
 
 
-COMMANDS = {"mount": mount, "umount": umount}
+@verb("path")
+@ws_option
+def path(ws: str | None, call: "Call", repo: Path | None) -> Any:
+    """Where the workspace is, and nothing else: cd "$(fusecas path)". It is mounted, where it was last, if it is not.
+
+    Example: fusecas path --ws attempt-2
+    """
+    with serving(repository_folder(repo)) as client:
+        found = client.call("place", **chosen_workspace(ws))
+    place = path_of(found, "place")
+    if not call.as_json:
+        output.write_bytes(place + b"\n")
+    return {"workspace": found["workspace"], **output.path_fields(place)}
+
+
+COMMANDS = {"mount": mount, "umount": umount, "path": path}

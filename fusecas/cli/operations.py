@@ -1,19 +1,23 @@
 """Operations: what somebody did to this repository."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fusecas.cli import output
-from fusecas.cli.common import chosen, list_options, reading, verb
+from fusecas.cli.asking import ask, deed_of
+from fusecas.cli.common import chosen, list_options, reading, repository_folder, this_workspace, verb
 from fusecas.errors import RefNotFound, UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.store.rows import Operation
     from fusecas.store.snapshot import Snapshot
+
+MOST_NUMBER = (1 << 63) - 1
 
 
 class VerbGroup(click.Group):
@@ -94,7 +98,7 @@ def full_name(snapshot: "Snapshot", text: str) -> str:
     """The ref that `text` names or once named: a tag, else a workspace (`@`: the one we are in)."""
     from fusecas.store import heads, revisions, tags
 
-    name = heads.DEFAULT if text == "@" else text.removeprefix("ws:")
+    name = this_workspace() if text == "@" else text.removeprefix("ws:")
     spaces = (heads.NAMESPACE,) if text.startswith(("ws:", "@")) else (tags.NAMESPACE, heads.NAMESPACE)
     for space in spaces:
         if next(snapshot.ref_operations_back(space + name), None) is not None:
@@ -103,5 +107,34 @@ def full_name(snapshot: "Snapshot", text: str) -> str:
     raise RefNotFound(f"no workspace or tag {name!r} has ever been here", details={"name": name, "known": known})
 
 
+@verb("op revert")
+@click.argument("number", type=click.IntRange(1, MOST_NUMBER), metavar="N")
+def revert(number: int, call: "Call", repo: Path | None) -> Any:
+    """Take back the operation N, as op log numbers them, if all that it moved is where it has left it; else exit 4.
+
+    What is uncommitted in a workspace that goes back is set aside; undo brings it back. To take back the last steps of
+    a workspace one by one is undo.
+
+    Example: fusecas op revert 12
+    """
+    done = ask(repository_folder(repo), "op.revert", operation=number, **deed_of(call))
+    if not call.as_json:
+        print(f"took back {done['verb']} (operation {number}): {_came_to(done)}")
+        if done.get("aside"):
+            print("what was uncommitted is set aside; fusecas undo brings it back")
+    return done
+
+
+def _came_to(done: Mapping[str, Any]) -> str:
+    if done["workspace"] is None:
+        return ", ".join(output.printable(ref.replace("/", " ", 1).replace("tags", "tag")) for ref in done["refs"])
+    name = f"workspace {output.printable(done['workspace'])}"
+    if done["removed_workspace"] or done["restored_workspace"]:
+        return f"{name} is {'gone' if done['removed_workspace'] else 'there again'}"
+    where = "@empty" if done["layer"] is None else f"layer {output.short(bytes.fromhex(done['layer']))}"
+    return f"{name} is at {where}"
+
+
 op.add_command(log, "log")
+op.add_command(revert, "revert")
 COMMANDS = {"op": op}

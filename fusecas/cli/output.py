@@ -17,6 +17,7 @@ VERSION = 1
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "dim": 2, "bold": 1}
 PAINTED = re.compile("\033\\[[0-9]*m")
 PAINTED_OR_NOT = re.compile("(\033\\[[0-9]*m)")
+MOST_NAMES = 6
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -66,7 +67,13 @@ def _nearest_name(error: FusecasError) -> str | None:
     known = error.details.get("known")
     if not isinstance(error, RefNotFound) or not isinstance(known, list):
         return None
-    return nearest(str(error.details.get("name")), known)
+    names = [str(each) for each in known]
+    return nearest(str(error.details.get("name")), names) or _some_of(names)
+
+
+def _some_of(names: Sequence[str]) -> str | None:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"there are: {', '.join(names[:MOST_NAMES])}{more}" if names else None
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -147,13 +154,24 @@ def size_text(size: int) -> str:
 
 
 def time_text(time: int | None) -> str:
-    """A moment (ns): how long ago on a terminal, ISO 8601 when piped."""
+    """A moment (ns): how long ago on a terminal, if no date is asked for; ISO 8601 when piped."""
     if time is None:
         return "-"
     from datetime import UTC, datetime
 
     moment = datetime.fromtimestamp(time // 1_000_000_000, UTC)
-    return age_text(time) if is_terminal() else moment.isoformat().replace("+00:00", "Z")
+    if not is_terminal():
+        return moment.isoformat().replace("+00:00", "Z")
+    return moment.astimezone().isoformat(" ") if _wants_dates() else age_text(time)
+
+
+def _wants_dates() -> bool:
+    import click
+
+    from fusecas.cli.call import Call
+
+    context = click.get_current_context(silent=True)
+    return context is not None and Call.of(context).wants_dates
 
 
 def age_text(time: int) -> str:
@@ -163,9 +181,9 @@ def age_text(time: int) -> str:
     seconds = (datetime.now(UTC) - moment).total_seconds()
     if seconds < 10:
         return "just now"
-    for limit, unit, name in ((MINUTE, 1, "second"), (HOUR, MINUTE, "minute"), (DAY, HOUR, "hour")):
+    for limit, unit, name in ((MINUTE, 1, "s"), (HOUR, MINUTE, "min"), (DAY, HOUR, "h")):
         if seconds < limit:
-            return f"{count(int(seconds // unit), name)} ago"
+            return f"{int(seconds // unit)} {name} ago"
     days = int(seconds // DAY)
     return f"{count(days, 'day')} ago" if days < 60 else moment.astimezone().date().isoformat()
 

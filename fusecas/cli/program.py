@@ -14,6 +14,7 @@ VERBS = {
     "init": ("repository", "Make a repository here."),
     "mount": ("live", "Mount the workspace as a directory."),
     "umount": ("live", "Unmount it; what is uncommitted stays."),
+    "path": ("live", "Where the workspace is mounted."),
     "run": ("run", "Run a command; its changes become a layer."),
     "exec": ("exec", "Run a command without recording it."),
     "shell": ("exec", "A shell in the workspace; its changes become a layer."),
@@ -25,6 +26,7 @@ VERBS = {
     "checkout": ("work", "Put a layer in place, forward or back."),
     "undo": ("work", "Take back what was done last."),
     "redo": ("work", "Do it again."),
+    "reset": ("reset", "Other names of checkout; --all removes the repository."),
     "fork": ("workspaces", "A new workspace with all that is here."),
     "ws": ("workspaces", "All workspaces of this repository."),
     "import": ("layers", "Make a layer from a plain folder."),
@@ -46,18 +48,20 @@ VERBS = {
     "abbrev": ("objects", "The shortest prefix that names an object."),
     "closure": ("objects", "Everything that an object needs."),
     "refs": ("objects", "What an object refers to."),
+    "rebuild": ("rebuild", "Check the layers behind the workspace, and mend it."),
     "verify": ("repository", "Check stored bytes."),
     "gc": ("repository", "Remove what nothing needs."),
     "stats": ("repository", "Sizes and counts."),
+    "completion": ("completion", "What makes a shell complete our words."),
     "doctor": ("doctor", "What is missing on this machine, and how to get it."),
 }
 SECTIONS = {
-    "Start": ("init", "mount", "umount", "import", "export"),
-    "Work": ("run", "batch", "exec", "shell", "status", "commit", "checkout", "undo", "redo"),
+    "Start": ("init", "mount", "umount", "path", "import", "export", "completion"),
+    "Work": ("run", "batch", "exec", "shell", "status", "commit", "checkout", "undo", "redo", "reset"),
     "Fork": ("fork", "ws"),
     "Look": ("runs", "logs", "head", "log", "history", "inspect", "ls", "cat", "diff"),
     "Name": ("tag", "tags"),
-    "Keep": ("op", "verify", "gc", "stats", "doctor"),
+    "Keep": ("op", "rebuild", "verify", "gc", "stats", "doctor"),
     "Objects": ("put", "get", "has", "hash", "abbrev", "closure", "refs"),
 }
 OF_THEIR_COMMAND = ("run", "exec", "shell", "batch")
@@ -162,7 +166,7 @@ def run(words: list[str]) -> int:
 
 def _answer(call: Call) -> int:
     if COMPLETION in os.environ:
-        fusecas.main(call.words, prog_name="fusecas")
+        fusecas.main(call.words, prog_name="fusecas", obj=call)
     with fusecas.make_context("fusecas", list(call.words), obj=call) as context:
         result = fusecas.invoke(context)
     return result if isinstance(result, int) else 0
@@ -189,6 +193,7 @@ def _usage_error(error: click.ClickException) -> UsageError:
     help_line = None if context is None else f"{context.command_path} --help"
     near = getattr(error, "possibilities", None)
     message = error.message if near else error.format_message()
+    message = " ".join(message.split())  # click gives what can be chosen a line each
     message = message[:1].lower() + message[1:].rstrip(".")
     return UsageError(message, hint=f"did you mean {near[0]}?" if near else help_line)
 

@@ -348,10 +348,10 @@ def as_json(came: "Came", outputs: Outputs) -> dict[str, Any]:
         "edits": answer.get("edits"),
         "killed": [] if came.done is None else list(came.done.killed),
         "mixed": answer.get("mixed"),
-        "put_back": answer.get("put_back", False),
-        "truncated": came.done is not None and came.done.is_long,
         "missed": answer.get("missed"),
         "refused": answer.get("refused"),
+        "put_back": answer.get("put_back", False),
+        "truncated": came.done is not None and came.done.is_long,
         "timed_out": came.done is not None and came.done.timed_out,
     }
 

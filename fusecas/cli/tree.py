@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.common import chosen, list_options, opened, reading, resolve, verb
+from fusecas.cli.asking import paths_of, seal_live
+from fusecas.cli.common import chosen, list_options, opened, reading, repository_folder, resolve, verb
 from fusecas.errors import PathNotFound, RefNotFound, UsageError
 from fusecas.store import trees
 from fusecas.store.ids import EMPTY_CONTENT
@@ -114,6 +115,7 @@ def ls(where: str, is_long: bool, recursive: bool, zero: bool, call: "Call", rep
         "kind": lambda each: each.entry.kind,
         "time": lambda each: each.mtime or 0,
     }
+    seal_live(call, repo, where)
     with reading(repo) as snapshot:
         listed = chosen(_listed(snapshot, *find(snapshot, where), recursive=recursive), keys, **choice)
     if zero and not call.as_json:
@@ -197,6 +199,7 @@ def cat(where: str, call: "Call", repo: Path | None) -> Any:
 
     if not split_path(where)[1]:
         raise UsageError(f"{where!r} names no file", hint=f"fusecas cat REF:PATH, such as @:{where.strip(':')}")
+    seal_live(call, repo, where)
     with opened(repo) as repository:
         with repository.store.read() as snapshot:
             revision, path, entry = find(snapshot, where)
@@ -231,7 +234,9 @@ def diff(
     repo: Path | None,
     paths: tuple[str, ...] = (),
 ) -> Any:
-    """What differs between A and B (default: from the head to what is uncommitted).
+    """What differs between A and B: from the head (@) to what is there now (@live), if one or both are left out.
+
+    PATHs are seen from where you are in the workspace, or from its root if you are outside.
 
     Letters: A added, D removed, M modified, R renamed, T another kind of file, m only modes, owners, attributes.
 
@@ -242,12 +247,14 @@ def diff(
     refs, paths = refs[:2], refs[2:] + paths
     a, b = (*refs, *("@", "@live")[len(refs) :]) if len(refs) != 1 else (refs[0], "@live")
     kinds = {"files": FILES, "meta": META, None: FILES | META}[only]
+    only_paths = paths_of(repository_folder(repo), paths)
+    seal_live(call, repo, a, b)
     with reading(repo) as snapshot:
         found = diff_states(
             snapshot,
             _operand(snapshot, a).state,
             _operand(snapshot, b).state,
-            paths=[os.fsencode(each) for each in paths],
+            paths=[os.fsencode(each) for each in only_paths],
             renames=not no_renames,
         )
         changes = [each for each in found if each.kinds & kinds]

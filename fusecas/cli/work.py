@@ -1,44 +1,87 @@
 """What is done in a workspace: status, commit, checkout, undo, redo."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask, chosen_workspace, deed_of, ws_option
+from fusecas.cli.asking import ask, chosen_workspace, deed_of, paths_of, ws_option
 from fusecas.cli.common import check_message, reading, repository_folder, verb
+from fusecas.errors import UsageError
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
 
 COUNTS = ("changed", "added", "removed")
-COLOURS = {"A": "green", "D": "red"}
+SIGNS = {"added": "+", "modified": "~", "deleted": "-", "touched": "t"}
+COLOURS = {"+": "green", "~": "yellow", "-": "red", "t": "cyan"}
 
 
 @verb("status")
+@click.option("--porcelain", is_flag=True, help="For scripts: always the same lines, and no others.")
+@click.option("-z", "zero", is_flag=True, help="With --porcelain: raw names, each line ended by NUL.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 if anything is uncommitted.")
 @ws_option
-def status(ws: str | None, call: "Call", repo: Path | None) -> Any:
+def status(porcelain: bool, zero: bool, exit_code: bool, ws: str | None, call: "Call", repo: Path | None) -> Any:
     """What has changed since the last layer, and where the workspace is mounted.
 
-    Letters: A added, D removed, M modified, T another kind of file, m only modes or attributes.
+    A line a path: + added, ~ modified (type: it is another kind of file; mode, owner, xattr: only that), - removed,
+    t touched: a file with a new time and nothing else new, which is nothing uncommitted, but make and run see it.
 
-    Example: fusecas status --json
+    --porcelain prints a sign, a space and the path from the workspace's root, with no colours, remarks or slashes
+    behind directories. A path that has other bytes than printable ASCII is in quotes, as git writes it.
+
+    Example: fusecas status --porcelain -z
     """
+    if zero and not porcelain:
+        raise UsageError("-z goes with --porcelain")
     found = ask(repository_folder(repo), "status", **chosen_workspace(ws))
     if not call.as_json:
-        is_mounted = found["mountpoint"] is not None
-        print(f"mounted at {output.path_text(path_of(found, 'mountpoint'))}" if is_mounted else "not mounted")
-        if found["failed"]:
-            print(output.paint("read-only: the disk has failed to store what was written", "red"))
-        for each in found["changes"]:
-            letter, path = each["letter"], output.path_text(path_of(each)) or "."
-            print(f"{output.paint(letter, COLOURS.get(letter, 'yellow'))} {path}{'/' if each['directory'] else ''}")
-        if not found["changes"]:
-            print("nothing uncommitted")
-    return found
+        lines = sorted(_status_lines(found), key=lambda each: each.path)
+        if porcelain:
+            _print_for_scripts(lines, zero)
+        else:
+            _print_status(found, lines)
+    return found, int(exit_code and not found["clean"])
+
+
+class StatusLine(NamedTuple):
+    """What is said of a path. `note`: more, for people."""
+
+    path: bytes
+    sign: str
+    note: str = ""
+
+
+def _status_lines(found: Mapping[str, Any]) -> Iterator[StatusLine]:
+    for field, sign in SIGNS.items():
+        for each in found[field]:
+            kinds = each.get("kinds", ["modified"])
+            yield StatusLine(path_of(each), sign, "" if "modified" in kinds else f" ({', '.join(kinds)})")
+
+
+def _print_status(found: Mapping[str, Any], lines: list[StatusLine]) -> None:
+    is_mounted = found["mountpoint"] is not None
+    print(f"mounted at {output.path_text(path_of(found, 'mountpoint'))}" if is_mounted else "not mounted")
+    if found["failed"]:
+        print(output.paint("read-only: the disk has failed to store what was written", "red"))
+    directories = {path_of(each) for each in found["changes"] if each["directory"]}
+    for path, sign, note in lines:
+        name = (output.path_text(path) or ".") + ("/" if path in directories else "")
+        print(f"{output.paint(sign, COLOURS[sign])} {name}{note}")
+    if found["clean"]:
+        print("nothing uncommitted")
+
+
+def _print_for_scripts(lines: list[StatusLine], zero: bool) -> None:
+    from fusecas.store.patch import quoted
+
+    for path, sign, _ in lines:
+        name = path or b"."
+        output.write_bytes(sign.encode() + b" " + (name + b"\0" if zero else quoted(name) + b"\n"))
 
 
 @verb("commit")
@@ -58,25 +101,78 @@ def commit(message: str | None, ws: str | None, call: "Call", repo: Path | None)
     return {**done, "changed": done["layer"] is not None}
 
 
-@verb("checkout")
-@click.argument("ref")
+@verb("checkout", takes_paths=True)
+@click.argument("words", nargs=-1, metavar="REF [-- PATH...]")
+@click.option("--discard", is_flag=True, help="Back to the head: throws away what is uncommitted, of PATHs or all.")
+@click.option("--touch", is_flag=True, help="What changes gets present times, in the order that it had.")
 @ws_option
-def checkout(ref: str, ws: str | None, call: "Call", repo: Path | None) -> Any:
+def checkout(
+    words: tuple[str, ...],
+    discard: bool,
+    touch: bool,
+    ws: str | None,
+    call: "Call",
+    repo: Path | None,
+    paths: tuple[str, ...] = (),
+) -> Any:
     """Put the layer REF in place, forward or back, whatever it is. What is uncommitted is kept; undo brings it back.
 
     Open files keep what they have. Layers that no name leads to any more stay: op log has them, and @{1} is the last.
 
-    Example: fusecas checkout @~1
+    With PATHs only these are put in place, as uncommitted changes with present times, and what REF has not is removed;
+    the workspace stays at its layer. checkout --discard [PATH...] does so from the layer that it is at. PATHs are seen
+    from where you are in the workspace, or from its root if you are outside.
+
+    A build folder outside the workspace knows nothing of old times that come back: --touch makes them present ones.
+
+    Example: fusecas checkout @~1 -- src/parser.c
     """
-    done = ask(repository_folder(repo), "checkout", ref=ref, **chosen_workspace(ws), **deed_of(call))
+    ref, chosen = _operands(words, paths, discard)
+    if not chosen and not discard:
+        return go_to(ref, ws, call, repo, touch=touch)
+    folder = repository_folder(repo)
+    only = {"paths": paths_of(folder, chosen)} if chosen else {}
+    done = ask(folder, "checkout", ref=ref, touch=touch, **only, **chosen_workspace(ws), **deed_of(call))
     if not call.as_json:
-        where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
-        print(f"at {where}: {names_text(done)}" if done["moved"] else f"at {where} already")
-        if done["aside"]:
-            print("what was uncommitted is set aside; fusecas undo brings it back")
-        if done["moved"]:
-            _say_what_is_left_behind(done["workspace"], repo)
+        _say_what_came(done, ref, discard)
     return done
+
+
+def go_to(ref: str, ws: str | None, call: "Call", repo: Path | None, *, touch: bool = False) -> dict[str, Any]:
+    """The workspace is at REF then."""
+    done = ask(repository_folder(repo), "checkout", ref=ref, touch=touch, **chosen_workspace(ws), **deed_of(call))
+    if not call.as_json:
+        _say_where(done, repo)
+    return done
+
+
+def _operands(words: tuple[str, ...], paths: tuple[str, ...], discard: bool) -> tuple[str, tuple[str, ...]]:
+    """(the ref, the paths)."""
+    if discard:
+        return "@", words + paths
+    if not words:
+        raise UsageError("checkout takes a layer", hint="fusecas log lists them; @ is the one that you are at")
+    if len(words) > 1:
+        raise UsageError(f"{words[1]!r} is one word too many", hint=f"paths come after --: {words[0]} -- {words[1]}")
+    return words[0], paths
+
+
+def _say_what_came(done: Mapping[str, Any], ref: str, discard: bool) -> None:
+    if not done["moved"]:
+        print("nothing to discard" if discard else f"nothing differs from {output.printable(ref)}")
+    elif discard:
+        print(f"discarded what was uncommitted: {names_text(done)}; fusecas undo brings it back")
+    else:
+        print(f"from {output.printable(ref)}: {names_text(done)}")
+
+
+def _say_where(done: Mapping[str, Any], repo: Path | None) -> None:
+    where = "@empty" if done["layer"] is None else f"layer {layer_text(done['layer'])}"
+    print(f"at {where}: {names_text(done)}" if done["moved"] else f"at {where} already")
+    if done["aside"]:
+        print("what was uncommitted is set aside; fusecas undo brings it back")
+    if done["moved"]:
+        _say_what_is_left_behind(done["workspace"], repo)
 
 
 def _say_what_is_left_behind(name: str, repo: Path | None) -> None:

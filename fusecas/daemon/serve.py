@@ -30,7 +30,7 @@ from fusecas.parameters import checked
 from fusecas.run.runs import Runs
 from fusecas.store.repository import FOLDER, Repository
 from fusecas.wire import path_fields
-from fusecas.workspace.calls import CALLS, MOVING, Call, Parameters
+from fusecas.workspace.calls import CALLS, MOVING, Call, Parameters, op_revert
 from fusecas.workspace.workspaces import Workspaces
 
 log = logging.getLogger("fusecas.daemon")
@@ -58,6 +58,7 @@ class Daemon:
         methods: dict[str, Method] = {each: partial(self._call, call) for each, call in CALLS.items()}
         methods |= {each: partial(self._move, CALLS[each]) for each in MOVING}
         methods |= {"status": self._status, "umount": self._umount, "ws.rm": self._ws_rm, **changes.methods}
+        methods["op.revert"] = self._revert
         methods |= {each: partial(self._made, CALLS[each]) for each in ("fork", "ws.create")}
         running = RunCalls(self._runs, self._workspaces, self._session, self._place_of)
         methods |= running.methods
@@ -136,9 +137,18 @@ class Daemon:
         if params.get("name") == self._name:
             raise Refused(f"workspace {self._name} is mounted", hint="fusecas umount")
         removed = await self._call(self._remove, params)
-        self._session.end_workspace(removed["workspace"])
-        await trio.to_thread.run_sync(self._session.forget_name, removed["workspace"])
+        await self._has_gone(removed["workspace"])
         return removed
+
+    async def _revert(self, params: dict[str, Any]) -> dict[str, Any]:
+        done = await self._call(partial(op_revert, moving=self._runs.moving), params)
+        if done["removed_workspace"]:
+            await self._has_gone(done["workspace"])
+        return done
+
+    async def _has_gone(self, name: str) -> None:
+        self._session.end_workspace(name)
+        await trio.to_thread.run_sync(self._session.forget_name, name)
 
     async def _umount(self, params: dict[str, Any]) -> dict[str, Any]:
         lazy = checked(params, lazy=(bool, False))["lazy"]

@@ -1,11 +1,10 @@
 """Runs that have failed, as they are found again: to start from where one began, and to name what it has left."""
 
-import shlex
 from itertools import islice
 
 from fusecas.errors import NotFound, Refused
 from fusecas.store.heads import Head
-from fusecas.store.kinds import Action, Program
+from fusecas.store.kinds import Action, Program, command_of
 from fusecas.store.run_rows import INTERRUPTED, RUNNING, Record
 from fusecas.store.snapshot import Snapshot
 
@@ -49,8 +48,5 @@ def left_by(snapshot: Snapshot, head: Head) -> str | None:
 
 
 def _short(program: Program) -> str:
-    words = [program["shell"]] if "shell" in program else program["argv"]
-    texts = [each.decode(errors="replace") for each in words]
-    text = texts[0] if "shell" in program else shlex.join(texts)
-    line, _, rest = text.strip().partition("\n")
+    line, _, rest = command_of(program).encode(errors="replace").decode().strip().partition("\n")
     return line if len(line) <= LONGEST_TEXT and not rest else f"{line[:LONGEST_TEXT]}…"

@@ -208,7 +208,7 @@ class Runs:
                 raise ExpiredError("gc has collected what was there before that run; it is past its grace time")
 
         def find(_snapshot: Snapshot, head: Head) -> Target:
-            return Target(head.workspace.layer, record.base, record.base_times)
+            return Target(head.workspace.layer, record.base, record.base_times, head.live.baseline)
 
         workspace.bring("retry", find, deed)
 

@@ -5,31 +5,24 @@ the baseline, and so are equal files of equal states; what has another time sinc
 the times, if they are later than that moment, else with the time itself.
 """
 
-from collections.abc import Container, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Container, Sequence
 
 from blake3 import blake3
 
 from fusecas import _native
-from fusecas.store import prolly, trees
+from fusecas.store import prolly
 from fusecas.store.ids import Kind, ObjectId, TimesId
-from fusecas.store.kinds import EntryKind, How, Touched
+from fusecas.store.kinds import How, Touched
 from fusecas.store.prolly import LeafEntry, Loader, Saver
 from fusecas.store.rows import Live
 from fusecas.store.run_rows import Window
 from fusecas.store.snapshot import Snapshot
+from fusecas.store.touched import is_as_before, retimed
 
 MOST_NAMED = 256
 """Of touched files in a key; more are in it as one digest."""
 ORDER, TOUCHED, EXACT, IGNORE = "order", "touched", "exact", "ignore"
 MODES = (ORDER, TOUCHED, EXACT, IGNORE)
-
-
-class Retimed(NamedTuple):
-    """A path whose time is not that of the baseline."""
-
-    path: bytes
-    time: int
 
 
 def in_key(snapshot: Snapshot, live: Live, mode: str, left_out: Container[bytes], now: int) -> Touched:
@@ -38,9 +31,9 @@ def in_key(snapshot: Snapshot, live: Live, mode: str, left_out: Container[bytes]
     if live.baseline is None or mode == IGNORE:
         return ()
     since = live.baseline.at
-    changes = [each for each in _retimed(snapshot.read_node, live) if each.path not in left_out]
+    changes = [each for each in retimed(snapshot.read_node, live) if each.path not in left_out]
     if mode == TOUCHED:
-        changes = [each for each in changes if _is_as_before(snapshot, live, each.path)]
+        changes = [each for each in changes if is_as_before(snapshot, live, each.path)]
     changes.sort(key=lambda each: (each.time, each.path))
     found: list[tuple[bytes, How]] = []
     last: int | None = None
@@ -53,42 +46,8 @@ def in_key(snapshot: Snapshot, live: Live, mode: str, left_out: Container[bytes]
     return ((b"", blake3(_native.cbor_encode([list(each) for each in found])).digest()),)
 
 
-def touched(snapshot: Snapshot, live: Live) -> list[bytes]:
-    """The files that are as in the baseline, but for their times."""
-    if live.baseline is None:
-        return []
-    return [each.path for each in _retimed(snapshot.read_node, live) if _is_as_before(snapshot, live, each.path)]
-
-
 def paths_of(touched: Sequence[tuple[bytes, How]]) -> list[bytes]:
     return [path for path, _ in touched if path]
-
-
-def _is_as_before(snapshot: Snapshot, live: Live, path: bytes) -> bool:
-    assert live.baseline is not None, "it was compared with the baseline"
-    old = trees.lookup(snapshot, live.baseline.state, path)
-    if old is None or old.kind not in (EntryKind.FILE, EntryKind.SYMLINK):
-        return False
-    new = old if live.baseline.state == live.state else trees.lookup(snapshot, live.state, path)
-    return new is not None and (old.kind, old.mode, old.target) == (new.kind, new.mode, new.target)
-
-
-def _retimed(load: Loader, live: Live) -> Iterator[Retimed]:
-    """New ones, too. A directory is none of them, unless it is empty: its time says only that something in it came or
-    went."""
-    assert live.baseline is not None, "there is something to compare with"
-    stack: list[tuple[bytes, bytes | None, bytes | None]] = [(b"", live.baseline.times, live.times)]
-    while stack:
-        above, a, b = stack.pop()
-        for name, old, new in prolly.diff(Kind.TIMES, a, b, load):
-            if new is None or not name:
-                continue
-            path = trees.join(above, name)
-            if new[2] is None and (old is None or old[1] != new[1]):
-                yield Retimed(path, new[1])
-            before = None if old is None else old[2]
-            if before != new[2]:
-                stack.append((path, before, new[2]))
 
 
 def brought(

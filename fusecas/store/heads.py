@@ -34,7 +34,8 @@ class Head(NamedTuple):
 def read_head(reader: Snapshot, name: str = DEFAULT) -> Head:
     found = reader.get_ref(NAMESPACE + check_name(name))
     if found is None:
-        raise RefNotFound(f"no workspace {name}", details={"name": name})
+        known = [ref.removeprefix(NAMESPACE) for ref, _ in reader.list_refs(NAMESPACE)]
+        raise RefNotFound(f"no workspace {name}", details={"name": name, "known": known})
     workspace = Workspace.decode(reader.read_node(found.target, Kind.WORKSPACE))
     live = reader.get_live(workspace.id)
     if live is None:
@@ -99,9 +100,9 @@ def all_heads(reader: Snapshot) -> Iterator[Head]:
         yield read_head(reader, ref.removeprefix(NAMESPACE))
 
 
-def remove_head(transaction: Transaction, head: Head, argv: Sequence[bytes], actor: str) -> None:
+def remove_head(transaction: Transaction, head: Head, argv: Sequence[bytes], actor: str, verb: str = "ws rm") -> None:
     """The operation keeps where it stood."""
-    transaction.operate("ws rm", argv, actor, [Move(head.ref, head.id, None, head.live.pair, None)])
+    transaction.operate(verb, argv, actor, [Move(head.ref, head.id, None, head.live.pair, None)])
     transaction.set_live(head.workspace.id, None)
 
 

@@ -121,6 +121,17 @@ class Times:
         return Timed(*self._next[1:])
 
 
+def time_at(reader: Snapshot, times: TimesId | None, path: bytes) -> int | None:
+    """The time of what is at a path."""
+    timed = Timed(None, times)
+    for name in path.split(b"/"):
+        found = prolly.find(Kind.TIMES, timed.child, name, loader(reader))
+        if found is None:
+            return None
+        timed = Timed(*found[1:])
+    return timed.mtime
+
+
 # ---- changing
 
 

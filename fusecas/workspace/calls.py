@@ -10,9 +10,12 @@ from typing import Any
 from fusecas.errors import UsageError
 from fusecas.parameters import REQUIRED, checked
 from fusecas.store import revisions
+from fusecas.store.heads import Head
 from fusecas.store.ids import ObjectId, StateId, TimesId
 from fusecas.store.snapshot import Snapshot
+from fusecas.workspace import going
 from fusecas.workspace.mover import Deed, Moved
+from fusecas.workspace.reverting import Moving, nothing_held, revert
 from fusecas.workspace.status import as_json
 from fusecas.workspace.status import status as status_of
 from fusecas.workspace.target import Target
@@ -45,13 +48,21 @@ def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     }
 
 
-def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    given = checked(parameters, ref=(str, REQUIRED), **WHERE, **WHO)
-    workspace = _workspace(workspaces, given)
+def seal(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
+    workspace = _workspace(workspaces, checked(parameters, **WHERE))
+    return {"workspace": workspace.name, "state": workspace.seal().hex()}
 
-    def find(snapshot: Snapshot) -> Target:
+
+def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
+    given = checked(parameters, ref=(str, REQUIRED), paths=(list, None), touch=(bool, False), **WHERE, **WHO)
+    workspace = _workspace(workspaces, given)
+    paths = None if given["paths"] is None else [_path(each) for each in given["paths"]]
+
+    def find(snapshot: Snapshot, head: Head) -> Target:
         found = revisions.resolve(snapshot, given["ref"], workspace.name)
-        return Target(found.layer, found.state, found.times, found.baseline)
+        if paths is None:
+            return going.whole(snapshot, head, found, touch=given["touch"])
+        return going.parts(snapshot, head, found, paths)
 
     return _moved(workspace, workspace.checkout(find, deed_of(given)))
 
@@ -106,9 +117,25 @@ def ws_rm(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
     return {"workspace": given["name"]}
 
 
+def op_revert(workspaces: Workspaces, parameters: Parameters, moving: Moving = nothing_held) -> dict[str, Any]:
+    given = checked(parameters, operation=(int, REQUIRED), **WHO)
+    done = revert(workspaces, given["operation"], deed_of(given), moving)
+    fields = {} if done.moved is None or done.workspace is None else _moved_fields(done.workspace, done.moved)
+    return {
+        "operation": done.operation.number,
+        "verb": done.operation.verb,
+        "refs": [move.ref for move in done.operation.moves],
+        "workspace": done.workspace,
+        "removed_workspace": done.removed,
+        "restored_workspace": done.restored,
+        **fields,
+    }
+
+
 CALLS: dict[str, Call] = {
     "status": status,
     "commit": commit,
+    "seal": seal,
     "checkout": checkout,
     "undo": undo,
     "redo": redo,
@@ -116,6 +143,7 @@ CALLS: dict[str, Call] = {
     "fork": fork,
     "ws.create": ws_create,
     "ws.rm": ws_rm,
+    "op.revert": op_revert,
 }
 MOVING = ("commit", "checkout", "undo", "redo", "put_layer")
 """What must wait while a command is running there."""
@@ -145,9 +173,21 @@ def _id(text: str) -> ObjectId:
     return ObjectId(bytes.fromhex(text))
 
 
+def _path(given: Any) -> bytes:
+    """From the workspace's root; that itself is ""."""
+    path = str(given).encode(errors="surrogateescape")
+    if path and any(each in (b"", b".", b"..") for each in path.split(b"/")):
+        raise UsageError(f"{given!r} is no path from the workspace's root", hint="such as src/main.c, or '' for all")
+    return path
+
+
 def _moved(workspace: Workspace, moved: Moved) -> dict[str, Any]:
+    return _moved_fields(workspace.name, moved)
+
+
+def _moved_fields(name: str, moved: Moved) -> dict[str, Any]:
     return {
-        "workspace": workspace.name,
+        "workspace": name,
         "layer": None if moved.layer is None else moved.layer.hex(),
         "state": moved.state.hex(),
         "moved": moved.operation is not None,

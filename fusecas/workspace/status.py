@@ -2,28 +2,35 @@
 
 Asked of the overlay and of the states below it, never of the tree: it costs what changed. A file that was written to
 counts as modified, even if it was written with what it had; a commit looks closer.
+
+Touched is what is as in the baseline (docs/glossary.md) but for its time. It is not uncommitted.
 """
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fusecas import _native
 from fusecas.store import heads, trees
-from fusecas.store.diff import diff_states, diff_trees
+from fusecas.store.diff import ChangeKind, diff_states, diff_trees
 from fusecas.store.kinds import Entry, EntryKind
 from fusecas.store.snapshot import Snapshot
+from fusecas.store.touched import KINDS as TOUCHED_KINDS
+from fusecas.store.touched import touched
 from fusecas.wire import path_fields
 from fusecas.workspace.sealing import Changed
+from fusecas.workspace.sides import clamped
 from fusecas.workspace.workspace import Workspace
 
 
 class Difference(NamedTuple):
-    """A: added, D: removed, M: modified, T: of another kind, m: only its attributes."""
+    """A: added, D: removed, M: modified, T: of another kind, m: only its attributes. `kinds`: what of an inode that
+    stays differs."""
 
     letter: str
     path: bytes
     is_directory: bool
+    kinds: frozenset[ChangeKind] = frozenset()
 
 
 class Inode(NamedTuple):
@@ -54,12 +61,31 @@ class Inode(NamedTuple):
         mode = 0o777 if node.kind == EntryKind.SYMLINK else node.mode
         return cls(node.kind, mode, (node.uid, node.gid), dict(node.xattrs), what)
 
+    def kinds(self, now: "Inode") -> frozenset[ChangeKind]:
+        """What is different about it."""
+        if self.kind != now.kind:
+            return frozenset({ChangeKind.TYPE})
+        differs = {
+            ChangeKind.MODIFIED: self.what != now.what,
+            ChangeKind.MODE: self.mode != now.mode,
+            ChangeKind.OWNER: self.owner != now.owner,
+            ChangeKind.XATTR: self.xattrs != now.xattrs,
+        }
+        return frozenset(kind for kind, is_so in differs.items() if is_so)
+
 
 CHANGED = object()
 
 
-def status(workspace: Workspace) -> list[Difference]:
-    """In the order of paths. What is in a directory that is new or gone is not listed again if it came with it."""
+class Status(NamedTuple):
+    """In the order of paths. What is touched and uncommitted as well is told as uncommitted only."""
+
+    changes: list[Difference]
+    touched: list[bytes]
+
+
+def status(workspace: Workspace) -> Status:
+    """What is in a directory that is new or gone is not listed again if it came with it."""
     overlay = workspace.overlay
     nodes: dict[int, Changed] = {}
     for node in map(Changed._make, overlay.nodes()):  # those of the frozen generation first
@@ -69,16 +95,42 @@ def status(workspace: Workspace) -> list[Difference]:
         comparison = Comparison(snapshot, head, overlay, nodes)
         paths = _candidates(overlay, nodes)
         if comparison.before != head.live.state:
-            changes = diff_states(snapshot, comparison.before, head.live.state, renames=False)
-            paths |= {change.path for change in changes}
+            sealed = diff_states(snapshot, comparison.before, head.live.state, renames=False)
+            paths |= {change.path for change in sealed}
         paths |= comparison.below_others()
         found = [comparison.of(path) for path in sorted(paths)]
-    return [each for each in found if each is not None]
+        changes = [each for each in found if each is not None]
+        may_be_touched = {*touched(snapshot, head.live), *_retimed(overlay, nodes)} - {each.path for each in changes}
+        return Status(changes, [path for path in sorted(may_be_touched) if comparison.is_touched(path)])
 
 
-def as_json(workspace: str, found: Sequence[Difference]) -> dict[str, Any]:
-    changes = [{"letter": each.letter, **path_fields(each.path), "directory": each.is_directory} for each in found]
-    return {"workspace": workspace, "changes": changes}
+def as_json(workspace: str, found: Status) -> dict[str, Any]:
+    """`changes` has one entry a path; the lists by what happened to it have the same paths again."""
+    by_letter: dict[str, list[dict[str, Any]]] = {"A": [], "D": [], "M": []}
+    for each in found.changes:
+        kinds = {"kinds": sorted(each.kinds)} if each.kinds else {}
+        by_letter.get(each.letter, by_letter["M"]).append({**path_fields(each.path), **kinds})
+    return {
+        "workspace": workspace,
+        "changes": [
+            {"letter": each.letter, **path_fields(each.path), "directory": each.is_directory} for each in found.changes
+        ],
+        "added": by_letter["A"],
+        "modified": by_letter["M"],
+        "deleted": by_letter["D"],
+        "touched": [path_fields(path) for path in found.touched],
+        "clean": not found.changes,
+    }
+
+
+def _retimed(overlay: "_native.Overlay", nodes: dict[int, Changed]) -> Iterator[bytes]:
+    """The paths of files whose times may not be those of the state below, while their content is."""
+    for node in nodes.values():
+        if node.kind in TOUCHED_KINDS and Inode.of_node(node).what is not CHANGED:
+            for parent, name in node.places:
+                above = overlay.path(parent)
+                if above is not None:
+                    yield trees.join(above, name)
 
 
 def _candidates(overlay: "_native.Overlay", nodes: dict[int, Changed]) -> set[bytes]:
@@ -119,6 +171,7 @@ class Comparison:
         self.before = heads.state_of(snapshot, head.workspace.layer)
         self._snapshot = snapshot
         self._live = head.live
+        self._baseline = head.live.baseline
         self._overlay = overlay
         self._nodes = nodes
 
@@ -131,9 +184,22 @@ class Comparison:
         is_directory = (now or old or NOTHING).kind == EntryKind.DIRECTORY
         if old is None or now is None:
             return Difference("A" if old is None else "D", path, is_directory)
-        if old.kind != now.kind:
-            return Difference("T", path, is_directory)
-        return Difference("M" if old.what != now.what else "m", path, is_directory)
+        kinds = old.kinds(now)
+        letter = "T" if ChangeKind.TYPE in kinds else "M" if ChangeKind.MODIFIED in kinds else "m"
+        return Difference(letter, path, is_directory, kinds)
+
+    def is_touched(self, path: bytes) -> bool:
+        """Whether it is as in the baseline, but for its time."""
+        if self._baseline is None:
+            return False
+        entry = trees.lookup(self._snapshot, self._baseline.state, path)
+        time = trees.time_at(self._snapshot, self._baseline.times, path)
+        mtime, now = mtime_at(self._overlay, path), self._now(path)
+        if entry is None or time is None or now is None or mtime is None or entry.kind not in TOUCHED_KINDS:
+            return False
+        old = Inode.of_entry(entry, self._live.owner)
+        is_same = (old.kind, old.mode, old.what) == (now.kind, now.mode, now.what)
+        return is_same and clamped(mtime) != time
 
     def below_others(self) -> set[bytes]:
         """What differs in directories that have taken the place of others, beside what was changed in them since."""
@@ -148,9 +214,10 @@ class Comparison:
         return paths
 
     def _now(self, path: bytes) -> Inode | None:
-        numbers = inodes_at(self._overlay, path)
-        if numbers is None:
+        there = attributes_at(self._overlay, path)
+        if there is None:
             return None
+        numbers = [each[0] for each in there]
         if numbers[-1] in self._nodes:
             return Inode.of_node(self._nodes[numbers[-1]])
         entry: Entry | None = trees.root_entry(self._snapshot, self._live.state)
@@ -166,16 +233,24 @@ class Comparison:
 NOTHING = Inode(0, 0, (0, 0), {}, None)
 
 
-def inodes_at(overlay: "_native.Overlay", path: bytes) -> list[int] | None:
-    """From the root to what is at a path; nothing stays held."""
-    found = [0]
+def attributes_at(overlay: "_native.Overlay", path: bytes) -> "list[_native.Attributes] | None":
+    """Of what is on the way from the root to a path, and there; nothing stays held."""
+    found = [overlay.getattr(0)]
     try:
         for name in path.split(b"/") if path else ():
-            child = overlay.lookup(found[-1], name) if stat.S_ISDIR(overlay.getattr(found[-1])[1]) else None
+            child = overlay.lookup(found[-1][0], name) if stat.S_ISDIR(found[-1][1]) else None
             if child is None:
                 return None
-            found.append(child[0])
+            found.append(child)
         return found
     finally:
-        for ino in reversed(found[1:]):
-            overlay.forget(ino, 1)
+        for each in reversed(found[1:]):
+            overlay.forget(each[0], 1)
+
+
+def mtime_at(overlay: "_native.Overlay", path: bytes) -> int | None:
+    there = attributes_at(overlay, path)
+    if there is None:
+        return None
+    *_, mtime, _ = there[-1]
+    return mtime

@@ -409,12 +409,12 @@ class Workspace:
             source = source._replace(live=source.live._replace(next_inode=self.overlay.next_inode))
             heads.fork_head(transaction, source, name, made, shares, *deed)
 
-    def remove(self, deed: Deed = Deed()) -> None:
+    def remove(self, deed: Deed = Deed(), verb: str = "ws rm") -> None:
         """The workspace is no more; what is open in it can still be read, and nothing can be made any more."""
 
         def publish(transaction: Transaction, sealed: Sealed | None) -> Committed:
             done = self._to_state(transaction, sealed)
-            heads.remove_head(transaction, heads.read_head(transaction, self.name), *deed)
+            heads.remove_head(transaction, heads.read_head(transaction, self.name), *deed, verb=verb)
             return done
 
         with self._sealing:
@@ -431,10 +431,10 @@ class Workspace:
 
     # moving
 
-    def checkout(self, find: Callable[[Snapshot], Target], deed: Deed = Deed()) -> Moved:
+    def checkout(self, find: Find, deed: Deed = Deed()) -> Moved:
         """Put the state that `find` names in place. What was uncommitted is kept by the operation: undo brings it
         back. When it returns, it survives power loss, and nothing of the old state is seen any more."""
-        return self._move("checkout", deed, lambda snapshot, head: find(snapshot))
+        return self._move("checkout", deed, find)
 
     def undo(self, steps: int = 1, deed: Deed = Deed()) -> Moved:
         """Back to where the workspace stood before, step by step (undoing.py). As durable as a checkout."""

@@ -60,14 +60,14 @@ class Workspaces:
         check_new_name(name)
         return self.get(source).fork(name, deed)
 
-    def remove(self, name: str, deed: Deed = Deed(), *, force: bool = False) -> None:
+    def remove(self, name: str, deed: Deed = Deed(), *, force: bool = False, verb: str = "ws rm") -> None:
         """Its state is kept by the operation for as long as that can be undone. InUse while files are open in it."""
         if name == heads.DEFAULT:
             raise Refused(f"{name} is the default workspace: it stays")
         workspace = self.get(name)
         if workspace.overlay.open_files and not force:
             raise InUse(f"files are open in workspace {name}", hint="close them, or --force")
-        workspace.remove(deed)
+        workspace.remove(deed, verb)
         shutil.rmtree(self.repository.folder / OVERLAYS / workspace.id.hex(), ignore_errors=True)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import pytest
 from fusecas.cli.program import SECTIONS, VERBS
 from tests.cli.calling import Place
 
-GROUPS = {"op": ["op log"], "ws": ["ws list", "ws create", "ws rm"]}
+GROUPS = {"op": ["op log", "op revert"], "ws": ["ws list", "ws create", "ws rm"]}
 CALLS = [call for verb in VERBS for call in GROUPS.get(verb, [verb])]
 
 

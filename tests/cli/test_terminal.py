@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,38 @@ def test_times_are_iso_when_piped(shared: Place) -> None:
 def test_times_are_relative_on_a_terminal(shared: Place) -> None:
     seen = shared.on_terminal("log")
     assert "ago" in seen or "just now" in seen
+
+
+@pytest.mark.parametrize("call", ["log", "inspect", "op log", "ls -l"])
+def test_times_are_dates_where_they_are_asked_for(shared: Place, call: str) -> None:
+    seen = shared.on_terminal(*call.split(), "--dates")
+    assert (
+        re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", seen)
+        and "ago" not in seen
+        and "just now" not in seen
+    )
+
+
+AGO = [
+    (2, "just now"),
+    (30, r"[34]\d s ago"),
+    (200, "3 min ago"),
+    (9000, "2 h ago"),
+    (90_000, "1 day ago"),
+    (9_000_000, r"20\d\d-\d\d-\d\d"),
+]
+
+
+@pytest.mark.parametrize(("seconds", "said"), AGO)
+def test_how_long_ago_is_short_and_what_is_old_has_a_date(place: Place, seconds: int, said: str) -> None:
+    moment = time.time() - seconds
+    os.utime(place.folder / "source" / "b.txt", (moment, moment))
+    place.ok("import", "source")
+    os.utime(place.folder / "source" / "c.txt", (moment, moment))
+    (place.folder / "source" / "new").touch()
+    place.ok("import", "source")
+    (line,) = [each for each in place.on_terminal("ls", "-l", env={"NO_COLOR": "1"}).splitlines() if "c.txt" in each]
+    assert re.search(said, line)
 
 
 def test_hashes_have_twelve_digits(shared: Place) -> None:

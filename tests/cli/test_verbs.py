@@ -166,7 +166,10 @@ def test_diff_without_renames(shared: Place) -> None:
 def test_diff_of_paths_only(shared: Place) -> None:
     assert shared.ok("diff", "old", "@", "--", "d").lines == ["m d/x  (mode)"]
     assert shared.ok("diff", "old", "@", "d").lines == ["m d/x  (mode)"]
-    assert shared.ok("diff", "old", "--", "b.txt", "d/x").lines == ["M b.txt", "m d/x  (mode)"]
+
+
+def test_diff_of_one_ref_goes_to_what_is_there_now(place: Place) -> None:
+    assert place.ok("diff", "old", "--", "b.txt", "d/x").lines == ["M b.txt", "m d/x  (mode)"]
 
 
 def test_diff_only_meta_and_only_files(shared: Place) -> None:
@@ -195,8 +198,8 @@ def test_diff_as_a_patch_is_what_git_applies(place: Place) -> None:
     assert place.ok("import", "out").text == "nothing changed\n"
 
 
-def test_diff_without_refs_is_what_is_uncommitted(shared: Place) -> None:
-    assert shared.ok("diff").stdout == b""
+def test_diff_without_refs_is_what_is_uncommitted(place: Place) -> None:
+    assert place.ok("diff").stdout == b""
 
 
 def test_tag_names_the_head(place: Place) -> None:

@@ -79,7 +79,8 @@ def repository_in(folder: Path) -> Iterator[Mounted]:
     place = Mounted(folder)
     place.ok("init")
     yield place
-    end(place)
+    if place.repository.exists():
+        end(place)
     log = place.repository / "run" / "log"
     complaints = [line for line in log.read_text().splitlines() if " ERROR " in line] if log.exists() else []
     assert complaints == [], "\n".join(complaints)

@@ -77,7 +77,7 @@ def test_a_signal_that_is_sent_to_the_program_reaches_the_command(runner: Runner
 def test_ctrl_c_reaches_both_and_the_program_tells_what_came_of_it(runner: Runner) -> None:
     runner.ok("run", "true")
     process = runner.start(
-        "run", f"echo half > half; touch {runner.folder}/begun; sleep 100", stderr=subprocess.PIPE, process_group=0
+        "run", f"echo half > half; : > {runner.folder}/begun; sleep 100", stderr=subprocess.PIPE, process_group=0
     )
     until((runner.folder / "begun").exists)
     os.killpg(process.pid, signal.SIGINT)
@@ -184,7 +184,8 @@ def test_many_runs_leave_nothing_behind(runner: Runner) -> None:
     # A worker that waits for more to do, a connection that is just closing: a few, but not one for each run.
     assert all(now < then + 8 for now, then in zip(counts(), before, strict=True))
     found = seen.read_text().split()
-    assert found[-2:] == found[:2] and len(found) == 2 * len(lines)
+    counted = list(map(int, found))
+    assert counted[-2] <= counted[0] and counted[-1] <= counted[1] and len(found) == 2 * len(lines)
     assert os.listdir(runner.repository / "run" / "logs") == []
     assert not is_running(sleep)
 
@@ -267,7 +268,7 @@ def test_ctrl_c_on_a_terminal_ends_a_loop_of_the_shell_too(runner: Runner) -> No
     """It goes on after an exit code, and ends after a signal: so ours must be one."""
     runner.ok("run", "true")
     place = runner.folder
-    script = f"for n in 1 2; do {PROGRAM} run 'touch {place}/begun; sleep 100'; touch {place}/after; done"
+    script = f"for n in 1 2; do {PROGRAM} run ': > {place}/begun; sleep 100'; touch {place}/after; done"
     with terminal(runner, "/bin/bash", "-c", script) as master:
         until((place / "begun").exists)
         os.write(master, b"\x03")

@@ -154,6 +154,15 @@ def test_what_counts_of_the_machine_can_be_said(local: Runner, tmp_path: Path) -
     local.json(text)
 
 
+def test_how_much_output_is_kept_can_be_said(local: Runner) -> None:
+    configure(local, "output_limit = 10")
+    text = local.counted("echo 0123456789abcdef; echo x > x")
+    assert local.json(text)["truncated"] is True
+    local.ok("undo")
+    assert local.json(text)["cached"] is False and local.executions == 2
+    assert "said more than 10 B" in local.run("run", "echo 0123456789abcdef").stderr
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -245,7 +245,7 @@ class OverlayMachine(RuleBasedStateMachine):
             return
         text = "@empty" if layer is None else layer.hex()
 
-        def find(snapshot: Snapshot) -> Target:
+        def find(snapshot: Snapshot, head: heads.Head) -> Target:
             found = resolve(snapshot, text, self.workspace.name)
             return Target(found.layer, found.state, found.times)
 
@@ -577,7 +577,7 @@ def test_what_is_open_below_a_directory_that_goes_is_kept_from_gc(repository: Re
     workspace.commit("all")
     with repository.store.read() as snapshot:
         empty = heads.state_of(snapshot, None)
-    workspace.checkout(lambda snapshot: Target(None, empty, None))
+    workspace.checkout(lambda snapshot, head: Target(None, empty, None))
     with repository.store.read() as snapshot:
         live = snapshot.get_live(workspace.id)
     assert live is not None and blake3(b"o" * 5000).digest() in live.needs

@@ -66,11 +66,11 @@ CHANGES = ["Mcontent", "Dgone", "Tkind", "Mlink", "mmode", "Anew", "mowner", "mx
 
 
 def letters(workspace: Workspace) -> list[str]:
-    return [each.letter + each.path.decode().removeprefix("deep/er/") for each in status(workspace)]
+    return [each.letter + each.path.decode().removeprefix("deep/er/") for each in status(workspace).changes]
 
 
 def test_a_committed_workspace_has_nothing_uncommitted(workspace: Workspace) -> None:
-    assert status(workspace) == []
+    assert status(workspace) == ([], [])
 
 
 def test_each_change_is_told_while_it_is_open(workspace: Workspace) -> None:

@@ -1,0 +1,131 @@
+"""reset: other names of checkout, for those who look for it; and the end of a repository."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusecas.cli import output
+from fusecas.cli.asking import current_workspace, ws_option
+from fusecas.cli.common import repository_folder, verb
+from fusecas.errors import AlreadyExists, InUse, UsageError
+
+if TYPE_CHECKING:
+    from fusecas.cli.call import Call
+
+OTHER_WAYS = (
+    "fusecas checkout --discard throws away what is uncommitted, undo takes back the last step, reset --to REF goes to "
+    "a layer, reset --all --yes puts the repository away"
+)
+MOST_NUMBER = (1 << 63) - 1
+
+
+@verb("reset")
+@click.option("--to", metavar="REF", help="As checkout REF.")
+@click.option("--at", metavar="TIME", help="Where the workspace was then: 2026-11-24T10:00, yesterday, 10m, 2h, 3d.")
+@click.option("--version", type=click.IntRange(1, MOST_NUMBER), metavar="N", help="Where it was after operation N.")
+@click.option("--match", metavar="NAME", help="Where the workspace NAME is.")
+@click.option("--all", "everything", is_flag=True, help="Unmount, and put the whole repository out of the way.")
+@click.option("--yes", is_flag=True, help="With --all: yes, all of it.")
+@click.option("--purge", is_flag=True, help="With --all: delete it, for ever.")
+@ws_option
+def reset(
+    to: str | None,
+    at: str | None,
+    version: int | None,
+    match: str | None,
+    everything: bool,
+    yes: bool,
+    purge: bool,
+    ws: str | None,
+    call: "Call",
+    repo: Path | None,
+) -> Any:
+    """Put a layer in place; checkout, undo and op log say the same in other words.
+
+    What is uncommitted is kept, as by a checkout; undo brings it back. --all unmounts the repository and renames its
+    folder to .fusecas.removed-TIME: renamed back, it is a repository again. With --purge nothing of it is left.
+
+    Example: fusecas reset --at 2h
+    """
+    places = {"--to": to, "--at": at, "--version": version, "--match": match, "--all": everything or None}
+    chosen = [option for option, value in places.items() if value is not None]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)}: one of them")
+    if (yes or purge) and not everything:
+        raise UsageError("--yes and --purge go with --all")
+    if not chosen:
+        raise UsageError("reset alone does nothing", hint=OTHER_WAYS)
+    folder = repository_folder(repo)
+    if everything:
+        return _remove(folder, yes, purge, call)
+    from fusecas.cli.work import go_to
+
+    name = ws or current_workspace(call, folder)
+    return go_to(_past(name, at, version) or to or f"ws:{match}", ws, call, repo)
+
+
+def _past(name: str, at: str | None, version: int | None) -> str | None:
+    if version is not None:
+        return f"{name}@op:{version}"
+    if at is None:
+        return None
+    if at.strip().isdecimal() or "}" in at:
+        raise UsageError(f"{at!r} is not a time", hint="2026-11-24T10:00, yesterday, 10m, 2h, 3d")
+    return f"{name}@{{{at}}}"
+
+
+# ---- the end of a repository
+
+
+def _remove(folder: Path, yes: bool, purge: bool, call: "Call") -> dict[str, Any]:
+    if not yes:
+        what = "deletes" if purge else "puts away"
+        raise UsageError(f"reset --all {what} {folder}: all layers and what is uncommitted", hint="add --yes if so")
+    removed = _put_away(folder.resolve())
+    if purge:
+        import shutil
+
+        shutil.rmtree(removed)
+    if not call.as_json:
+        print(f"deleted {_text(folder)}" if purge else f"{_text(folder)} is {_text(removed)} now; mv brings it back")
+    fields = {} if purge else output.path_fields(os.fsencode(removed), "removed_to")
+    return {**output.path_fields(os.fsencode(folder), "repository"), "purged": purge, **fields}
+
+
+def _put_away(folder: Path) -> Path:
+    """Unmounted, and out of everybody's hands, it gets another name."""
+    import time
+
+    from fusecas.cli.live import end_daemon
+    from fusecas.client import NoDaemon
+    from fusecas.store.repository import Repository, sync_folder
+
+    with suppress(NoDaemon):
+        end_daemon(folder, lazy=False)
+    removed = folder.with_name(folder.name + time.strftime(".removed-%Y%m%dT%H%M%SZ", time.gmtime()))
+    with Repository.open(folder) as repository, repository.held_briefly():
+        _refuse_mounts_in(folder)
+        if os.path.lexists(removed):
+            raise AlreadyExists(f"{removed} is there already", hint="try again in a second")
+        os.rename(folder, removed)
+        sync_folder(folder.parent)
+    return removed
+
+
+def _refuse_mounts_in(folder: Path) -> None:
+    """Whatever somebody has mounted there would be moved, or deleted, as well."""
+    from fusecas.mount.device import mount_lines
+
+    for place, *_ in mount_lines():
+        if Path(os.fsdecode(place)).is_relative_to(folder.resolve()):
+            raise InUse(f"{os.fsdecode(place)} is mounted", hint=f"umount {os.fsdecode(place)}")
+
+
+def _text(folder: Path) -> str:
+    return output.path_text(os.fsencode(folder))
+
+
+COMMANDS = {"reset": reset}
