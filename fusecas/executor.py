@@ -28,8 +28,6 @@ GRACE = 5.0
 FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 NOT_FOUND, NOT_EXECUTABLE, TIMED_OUT = 127, 126, 124
-OUTPUT_LIMIT = 64 << 20
-"""So many bytes of each stream are recorded."""
 DAEMON = b"fusecas.daemon.serve"
 
 
@@ -64,11 +62,11 @@ class Done(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """Where one of its outputs goes: to its record, up to a limit, and to a sink, all of it."""
+    """Where one of its outputs goes: to its record, so many bytes of it, and to a sink, all of it."""
 
     log: BinaryIO
     to: Sink
-    limit: int = OUTPUT_LIMIT
+    limit: int
 
 
 class CannotStart(Exception):
@@ -370,3 +368,8 @@ def _name_of(pid: int) -> str:
 def cannot_start(error: OSError) -> int:
     """The exit code of a command that could not be started, as a shell has it."""
     return NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
+
+
+def complaint(error: OSError) -> bytes:
+    """About a command that could not be started, as a shell has it: the file may be the program or the folder."""
+    return f"{os.fsdecode(error.filename)}: {error.strerror}\n".encode(errors="surrogateescape")

@@ -144,7 +144,7 @@ def executed(command: Command, logs: Sequence[bytes], limit: int, sinks: tuple[S
         try:
             return executor.execute(command, streams[0], streams[1], watched)
         except CannotStart as failed:
-            said = f"{os.fsdecode(command.argv[0])}: {failed.error.strerror}\n".encode(errors="surrogateescape")
+            said = executor.complaint(failed.error)
             files[1].write(said)
             sinks[1].offer(said)
             now = time.time_ns()

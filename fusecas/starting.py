@@ -66,10 +66,7 @@ def settle(repository: Path, tell: Tell = to_nobody) -> None:
 
 
 def start(words: list[str], repository: Path) -> None:
-    """Start the daemon, and wait until its mount answers or it has said why not. It is part of no run, though one may
-    have started it: it serves whoever comes."""
-    from fusecas.runner import RUN_VARIABLE
-
+    """Start the daemon, and wait until its mount answers or it has said why not."""
     run = repository / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     answer, say = os.pipe()
@@ -82,7 +79,7 @@ def start(words: list[str], repository: Path) -> None:
             pass_fds=(say,),
             start_new_session=True,
             cwd="/",
-            env={name: value for name, value in os.environ.items() if not name.startswith(RUN_VARIABLE)},
+            env=variables(),
         )
     os.close(say)
     starting.wait()
@@ -93,6 +90,13 @@ def start(words: list[str], repository: Path) -> None:
     problem = json.loads(said)
     if problem:
         raise to_exception(problem)
+
+
+def variables() -> dict[str, str]:
+    """Of a daemon: it is part of no run, though one may have started it, since it serves whoever comes."""
+    from fusecas.runner import RUN_VARIABLE
+
+    return {name: value for name, value in os.environ.items() if not name.startswith(RUN_VARIABLE)}
 
 
 def end(repository: Path, *, lazy: bool = False) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.runner import Came, Program
 
-LOOKS_LIKE_JSON = re.compile(r'\s*\[\s*["\[\]]')
+LOOKS_LIKE_JSON = re.compile(rb'\s*\[\s*["\[\]]')
 BY_THE_USER = (signal.SIGINT, signal.SIGQUIT)
 
 
@@ -134,10 +134,9 @@ def _read(file: str) -> bytes:
 def _programs(data: bytes) -> "list[Program]":
     from fusecas.runner import Program
 
-    text = os.fsdecode(data)
-    if not LOOKS_LIKE_JSON.match(text):
-        lines = (line.strip() for line in text.splitlines())
-        return [Program(os.fsencode(line)) for line in lines if line and not line.startswith("#")]
+    if not LOOKS_LIKE_JSON.match(data):
+        lines = (line.strip() for line in data.split(b"\n"))
+        return [Program(line) for line in lines if line and not line.startswith(b"#")]
     try:
         commands = json.loads(data)
     except ValueError as error:

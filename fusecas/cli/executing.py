@@ -1,6 +1,7 @@
 """What run, exec, shell and batch share: where a command is executed, what it sees, and where its output goes."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 PIECE = 1 << 16
+MOST_IN_JSON = 64 << 20
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Which a command must not inherit: `yes | head` would not end as it does."""
 PIPE_OR_SOCKET = (0o010000, 0o140000)
 
 
@@ -173,12 +177,11 @@ class Outputs:
     """Passed through; kept, if the answer is to be one document; or as lines of JSON."""
 
     def __init__(self, as_json: bool, as_lines: bool = False) -> None:
-        from fusecas.executor import OUTPUT_LIMIT
         from fusecas.outlet import Kept, Lines, Outlet, outlets
 
         sys.stdout.flush()
         sys.stderr.flush()
-        self.kept = (Kept(OUTPUT_LIMIT), Kept(OUTPUT_LIMIT))
+        self.kept = (Kept(MOST_IN_JSON), Kept(MOST_IN_JSON))
         self._events = Outlet(sys.stdout.fileno()) if as_lines else None
         both: tuple[Sink, Sink] = self.kept if as_json else outlets(sys.stdout.fileno(), sys.stderr.fileno())
         if self._events is not None:
@@ -215,8 +218,10 @@ def become(there: Site, program: "Program") -> NoReturn:
 
     words = program.words()
     sys.stdout.flush()
+    os.chdir(there.cwd)
     try:
-        os.chdir(there.cwd)
+        for each in IGNORED_BY_PYTHON:
+            signal.signal(each, signal.SIG_DFL)
         os.execvpe(words[0], words, variables_in(there))
     except OSError as error:
         output.note(f"{os.fsdecode(words[0])}: {error.strerror}")
@@ -228,14 +233,14 @@ def execute_here(there: Site, program: "Program", outputs: Outputs) -> tuple[int
     import subprocess
     from tempfile import TemporaryFile
 
-    from fusecas.executor import cannot_start
+    from fusecas.executor import cannot_start, complaint
 
     words = program.words()
     with TemporaryFile() as stdout, TemporaryFile() as stderr:
         try:
             process = subprocess.Popen(words, cwd=there.cwd, env=variables_in(there), stdout=stdout, stderr=stderr)
         except OSError as error:
-            outputs.stderr.offer(f"{os.fsdecode(words[0])}: {error.strerror}\n".encode(errors="surrogateescape"))
+            outputs.stderr.offer(complaint(error))
             return cannot_start(error), None
         code = process.wait()
         for file, sink in ((stdout, outputs.stdout), (stderr, outputs.stderr)):

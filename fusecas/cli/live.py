@@ -50,7 +50,7 @@ def mount(
     if ws is not None and folder is not None and (source := _place_of(repository, ws)) is not None:
         return _show_at(source, place, call)
     if foreground:
-        os.execv(sys.executable, [*words, "-1"])
+        os.execve(sys.executable, [*words, "-1"], starting.variables())
     starting.start(words, repository)
     if not call.as_json:
         print(f"mounted at {output.printable(str(place))}")

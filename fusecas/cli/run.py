@@ -235,7 +235,8 @@ def run_one(
         came = once(wait=True)
     if came.cached:
         _replay(there.client.folder, came, outputs)
-    outputs.finish(GRACE if came.done is not None and came.done.timed_out else None)
+    is_ended = came.done is not None and (came.done.timed_out or came.done.signal is not None)
+    outputs.finish(GRACE if is_ended else None)
     return came
 
 

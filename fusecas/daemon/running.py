@@ -110,10 +110,10 @@ class RunCalls:
             rollback=_one_of("on_failure", given, "rollback", "keep"),
             refuse_dirty=_one_of("dirty", given, "fail", "layer"),
         )
-        policy = await trio.to_thread.run_sync(self._runs.policy_of, workspace)
         while True:
             ends = self._ends
             # Before the workspace is sealed: what others do after that would be taken for the run's.
+            policy = await trio.to_thread.run_sync(self._runs.policy_of, workspace)
             held = self._session.writers(workspace.name)
             watch = Watch(given["executor"], held, path_in(workspace), policy.counts_in)
             self._session.watch(workspace.name, watch)

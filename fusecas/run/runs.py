@@ -12,7 +12,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fusecas.errors import FusecasError, NotFound, Refused, StillRunning
+from fusecas.errors import ExpiredError, FusecasError, NotFound, Refused, StillRunning
 from fusecas.run import failed, times
 from fusecas.run.hits import Served, delta, why_not
 from fusecas.run.host import Host
@@ -177,9 +177,10 @@ class Runs:
         while True:
             workspace.seal()
             with self._store.read() as snapshot:
-                live = heads.read_head(snapshot, workspace.name).live
+                head = heads.read_head(snapshot, workspace.name)
                 if request.refuse_dirty:
-                    refuse_dirty(snapshot, heads.read_head(snapshot, workspace.name))
+                    refuse_dirty(snapshot, head)
+                live = head.live
                 policy = policy_of(snapshot, live.state, self._folder)
                 keys = keys_of(snapshot, live, request, policy, self._host, self._stat_caches)
                 known = [(key, snapshot.result(key.id)) for key in keys.all] if request.serve else []
@@ -203,6 +204,8 @@ class Runs:
         """To where the last run of this command began. What was left by it is kept by the operation."""
         with self._store.read() as snapshot:
             record = failed.to_retry(snapshot, workspace.id, request.program)
+            if not all(snapshot.has(each) for each in (record.base, record.base_times) if each is not None):
+                raise ExpiredError("gc has collected what was there before that run; it is past its grace time")
 
         def find(_snapshot: Snapshot, head: Head) -> Target:
             return Target(head.workspace.layer, record.base, record.base_times, head.live.baseline)
@@ -214,7 +217,7 @@ class Runs:
         base = run.keys.live
 
         def find(_snapshot: Snapshot, head: Head) -> Target:
-            return Target(head.workspace.layer, base.state, base.times, base.baseline)
+            return Target(head.workspace.layer, base.state, base.times, base.baseline)  # what was touched still is
 
         run.workspace.bring("rollback", find, deed)
 
@@ -427,8 +430,7 @@ def edit_layer(transaction: Transaction, head: Head) -> LayerId | None:
     """What was uncommitted before a run, as a layer; None if nothing was."""
     if head.live.state == heads.state_of(transaction, head.workspace.layer):
         return None
-    live = head.live
-    message = failed.left_by(transaction, head)
+    live, message = head.live, failed.left_by(transaction, head)
     return heads.add_layer(transaction, head.workspace.layer, live.state, live.times, live.baseline, message=message)
 
 

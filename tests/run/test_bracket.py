@@ -40,7 +40,9 @@ def is_alive(pid: int) -> bool:
 
 def test_what_a_command_leaves_running_is_ended_and_named(runner: Runner) -> None:
     pid = runner.folder / "pid"
-    came = runner.json(f"(setsid sleep 100 & echo $! > {pid}); sleep 101 & echo done > file")
+    sleeping = "until grep -q sleep /proc/$p/comm; do :; done"
+    text = f"(setsid sleep 100 & echo $! > {pid}); sleep 101 & for p in $! $(cat {pid}); do {sleeping}; done"
+    came = runner.json(f"{text}; echo done > file")
     assert sorted(str(each).split()[0] for each in came["killed"]) == ["sleep", "sleep"]  # type: ignore[attr-defined]
     assert not is_alive(int(pid.read_text()))
     assert came["added"] == 1
@@ -75,7 +77,7 @@ def test_a_signal_that_is_sent_to_the_program_reaches_the_command(runner: Runner
 def test_ctrl_c_reaches_both_and_the_program_tells_what_came_of_it(runner: Runner) -> None:
     runner.ok("run", "true")
     process = runner.start(
-        "run", f"echo half > half; touch {runner.folder}/begun; sleep 100", stderr=subprocess.PIPE, process_group=0
+        "run", f"echo half > half; : > {runner.folder}/begun; sleep 100", stderr=subprocess.PIPE, process_group=0
     )
     until((runner.folder / "begun").exists)
     os.killpg(process.pid, signal.SIGINT)
@@ -266,7 +268,7 @@ def test_ctrl_c_on_a_terminal_ends_a_loop_of_the_shell_too(runner: Runner) -> No
     """It goes on after an exit code, and ends after a signal: so ours must be one."""
     runner.ok("run", "true")
     place = runner.folder
-    script = f"for n in 1 2; do {PROGRAM} run 'touch {place}/begun; sleep 100'; touch {place}/after; done"
+    script = f"for n in 1 2; do {PROGRAM} run ': > {place}/begun; sleep 100'; touch {place}/after; done"
     with terminal(runner, "/bin/bash", "-c", script) as master:
         until((place / "begun").exists)
         os.write(master, b"\x03")

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -260,3 +261,54 @@ def test_a_run_in_a_run_says_so_in_json(runner: Runner) -> None:
     assert came["stdout"] == "4\n" and came["added"] == 1
     assert (result["nested"], result["run"], result["exit_code"]) == (True, came["run"], 4)
     assert result["stdout"] == "inner\n"
+
+
+def test_names_that_are_not_utf8_are_passed_as_they_are(runner: Runner) -> None:
+    name = b"caf\xe9"
+    runner.ok("run", "--", "mkdir", name)
+    (runner.folder / "input").write_bytes(name)
+    os.rename(runner.folder / "input", os.path.join(os.fsencode(runner.folder), name))
+    said = runner.run("run", "--cwd", name, "-e", b"X=" + name, "--stdin", name, 'pwd; echo "$X"; cat')
+    assert said.stdout.split(b"\n")[:2] == [os.path.join(os.fsencode(runner.work), name), name]
+    assert said.stdout.endswith(name)
+    assert runner.run("batch", "-", input=b"echo " + name).stdout == name + b"\n"
+    assert runner.run("run", "--cwd", name + b"x", "pwd").code == 125
+
+
+def test_a_folder_that_is_gone_when_the_command_begins_is_named(runner: Runner) -> None:
+    runner.json("mkdir d")
+    said = runner.run("batch", "-k", "--cwd", "d", "-", input=b"rmdir ../d\necho never\n")
+    assert said.code == 127 and f"{runner.work}/d: No such file" in said.stderr
+
+
+def test_retry_of_what_gc_has_taken_says_so(runner: Runner) -> None:
+    runner.json("echo base > base")
+    (runner.work / "edit").write_text("x" * 5000)
+    assert runner.run("run", "rm edit; exit 1").code == 1
+    runner.ok("commit")
+    runner.ok("run", "echo other > other")
+    runner.ok("umount")
+    runner.ok("gc", "--min-age", "0", "--expire", "0")
+    said = runner.run("run", "--retry", "--json", "rm edit; exit 1")
+    assert said.code == 125 and said.error["code"] == "expired-error"
+
+
+def test_a_daemon_that_is_killed_while_it_takes_back_leaves_all_or_nothing(runner: Runner) -> None:
+    runner.json("echo old > old; mkdir d; for n in 1 2 3 4 5 6 7 8 9; do echo $n > d/$n; done")
+    (runner.work / "edit").write_text("mine")
+    kept, taken_back = {"d": "D", "edit": "A", "new": "A", "old": "M"}, {"edit": "A"}
+    for number in range(5):
+        text = "rm -r d; echo new > new; echo changed > old; exit 3"
+        process = runner.start("run", "--on-failure", "rollback", text, stderr=subprocess.DEVNULL)
+        until((runner.work / "new").exists)
+        time.sleep(number * 0.008)  # somewhere else each time; whatever comes of it must be one of two
+        runner.kill()
+        process.wait(TIMEOUT)
+        runner.ok("mount")
+        found = {path: letter for path, letter in runner.changes().items() if not path.startswith("d/")}
+        if runner.ok("runs", "--json").result[0]["status"] == "done":
+            assert found in (kept, taken_back)
+        if found != taken_back:
+            runner.ok("undo")
+        assert runner.changes() == taken_back
+    runner.ok("verify")

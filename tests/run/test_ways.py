@@ -50,6 +50,14 @@ def test_exec_beside_a_run_is_an_outsider(runner: Runner) -> None:
     assert "others had a hand in it" in (runner.folder / "said").read_text()
 
 
+def test_what_is_called_without_a_record_dies_of_a_broken_pipe_as_anywhere(runner: Runner) -> None:
+    runner.ok("run", "true")
+    inner = f"{PROGRAM} run 'yes | head -1'"
+    for words in (("exec", "yes | head -1"), ("run", inner)):
+        said = runner.run(*words)
+        assert said.text == "y\n" and "roken pipe" not in said.stderr
+
+
 # ---- shell
 
 
@@ -118,6 +126,29 @@ def test_an_interactive_shell_has_its_jobs(runner: Runner) -> None:
     assert runner.ok("log", "--json").result[0]["instruction"] == "(shell)"
 
 
+def test_a_shell_that_is_told_to_suspend_gives_the_terminal_back_until_fg(runner: Runner) -> None:
+    runner.ok("run", "true")
+    place = runner.folder
+    variables = {**ENVIRONMENT, "SHELL": "/bin/bash", "HOME": "/nowhere"}
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(place)
+        os.execve("/bin/bash", ["bash", "--norc", "--noprofile", "-i"], variables)
+    os.write(master, f"{PROGRAM} shell\n".encode())
+    os.write(master, f"echo $PPID > {place}/ours; suspend\n".encode())
+    until(lambda: (place / "ours").exists() and (place / "ours").read_text())
+    ours = int((place / "ours").read_text())
+    until(lambda: Path(f"/proc/{ours}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    os.write(master, f"echo outer > {place}/outer; fg\n".encode())
+    until((place / "outer").exists)
+    os.write(master, b"echo x > made; exit\n")
+    until(lambda: not Path(f"/proc/{ours}").exists())
+    os.write(master, b"exit 5\n")
+    read_all(master)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert runner.ok("log", "--json").result[0]["instruction"] == "(shell)"
+
+
 def is_in_foreground(master: int, name: str) -> bool:
     group = os.tcgetpgrp(master)
     try:
@@ -172,6 +203,7 @@ def test_a_batch_that_cannot_be_understood_runs_nothing(runner: Runner, text: st
 def test_a_batch_begins_with_brackets_of_the_shell(runner: Runner) -> None:
     assert runner.run("batch", "-", input=b"[ -d . ] && echo yes\n").text == "yes\n"
     assert runner.run("batch", "-", input=b"").code == 0
+    assert runner.run("batch", "-", input=b"printf %s 'a\x0cb\x85'\r\n").stdout == b"a\x0cb\x85"
 
 
 def test_an_error_of_ours_is_told_in_its_place(runner: Runner) -> None:
@@ -187,7 +219,8 @@ def test_an_error_of_ours_is_told_in_its_place(runner: Runner) -> None:
 
 def test_ctrl_c_ends_a_batch_that_would_go_on(runner: Runner) -> None:
     runner.ok("run", "true")
-    (runner.folder / "steps").write_text(f"touch {runner.folder}/begun; sleep 100\ntouch {runner.folder}/second\n")
+    # No child says that it has begun: a shell whose child has just ended well goes on after a signal.
+    (runner.folder / "steps").write_text(f": > {runner.folder}/begun; sleep 100\ntouch {runner.folder}/second\n")
     # Tests that run in the background of a shell ignore it.
     process = runner.start(
         "batch", "-k", "steps", process_group=0, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
