@@ -21,6 +21,7 @@ from fusecas.store.snapshot import HEX_DIGITS, SHORTEST_PREFIX, Snapshot
 SUFFIX = re.compile(r"~(?P<back>\d*)$|@\{(?P<at>[^}]*)\}$|@op:(?P<operation>\d+)$")
 MOST_DIGITS = 18
 AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
+EPOCH, MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -153,7 +154,7 @@ def _of_past(
     elif step.group("at").isdecimal():
         found = _nth(reader.ref_operations_back(ref), int(step.group("at")))
     else:
-        moment = int(parse_time(step.group("at"), now()).timestamp() * 1_000_000_000)
+        moment = (parse_time(step.group("at"), now()) - EPOCH) // MICROSECOND * 1000  # exact, as no float is
         found = next((each for each in reader.ref_operations_back(ref) if each.time <= moment), None)
     if found is None:
         raise RefNotFound(f"{text}: {name} does not go back that far", hint=f"fusecas op log {name}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fusecas.errors import Conflict, ExpiredError, RefNotFound, Refused
 from fusecas.store import heads, tags, trees
 from fusecas.store.heads import Head
-from fusecas.store.ids import Kind, ObjectId
+from fusecas.store.ids import Kind
 from fusecas.store.kinds import Workspace as WorkspaceCore
 from fusecas.store.rows import Live, LivePair, Move, Operation
 from fusecas.store.snapshot import Snapshot
@@ -82,7 +82,7 @@ def revert(
     def find(snapshot: Snapshot, head: Head) -> Target:
         check_standing(snapshot, operation)
         assert back is not None, "a head that was moved stood somewhere"
-        return Target(back.layer, back.state, back.times)
+        return Target(back.layer, back.state, back.times, snapshot.still(back.baseline))
 
     with moving(workspace):
         return Reverted(operation, workspace.bring(VERB, find, deed), name)
@@ -99,8 +99,8 @@ def check_standing(reader: Snapshot, operation: Operation) -> None:
             details={"refs": moved},
         )
     for move in operation.moves:
-        old = [each for each in (move.old, *(move.old_live or ())) if each is not None]
-        if not all(reader.has(ObjectId(each)) for each in old):
+        live = [] if move.old_live is None else move.old_live.roots()
+        if not all(map(reader.has, live if move.old is None else [move.old, *live])):
             raise ExpiredError(f"operation {operation.number} is past its grace time: gc has collected what was before")
 
 
@@ -123,7 +123,8 @@ def _restore(transaction: Transaction, name: str, move: Move, deed: Deed) -> Non
     core = WorkspaceCore.decode(transaction.read_node(move.old, Kind.WORKSPACE))
     pair = move.old_live
     count = trees.root_entry(transaction, pair.state).count
-    live = Live(pair.layer, pair.state, pair.times, owner=_owner(transaction, core), next_inode=count + 1)
+    baseline, owner = transaction.still(pair.baseline), _owner(transaction, core)
+    live = Live(pair.layer, pair.state, pair.times, baseline=baseline, owner=owner, next_inode=count + 1)
     transaction.operate(VERB, *deed, [Move(heads.NAMESPACE + name, None, move.old, None, pair)])
     transaction.set_live(core.id, live)
 
