@@ -24,7 +24,8 @@ def touched(snapshot: Snapshot, live: Live) -> list[bytes]:
     """The files that are as in the baseline, but for their times."""
     if live.baseline is None:
         return []
-    return [each.path for each in retimed(snapshot.read_node, live) if is_as_before(snapshot, live, each.path)]
+    known = retimed(snapshot.read_node, live, new=False)
+    return [each.path for each in known if is_as_before(snapshot, live, each.path)]
 
 
 def is_as_before(snapshot: Snapshot, live: Live, path: bytes) -> bool:
@@ -36,19 +37,21 @@ def is_as_before(snapshot: Snapshot, live: Live, path: bytes) -> bool:
     return new is not None and (old.kind, old.mode, old.target) == (new.kind, new.mode, new.target)
 
 
-def retimed(load: Loader, live: Live) -> Iterator[Retimed]:
-    """New ones, too. A directory is none of them, unless it is empty: its time says only that something in it came or
-    went."""
+def retimed(load: Loader, live: Live, *, new: bool = True) -> Iterator[Retimed]:
+    """With those that are `new`, or without them, and at no cost for what is in new directories. A directory is none of
+    them, unless it is empty: its time says only that something in it came or went."""
     assert live.baseline is not None, "there is something to compare with"
     stack: list[tuple[bytes, bytes | None, bytes | None]] = [(b"", live.baseline.times, live.times)]
     while stack:
         above, a, b = stack.pop()
-        for name, old, new in prolly.diff(Kind.TIMES, a, b, load):
-            if new is None or not name:
+        if a is None and not new:
+            continue
+        for name, old, now in prolly.diff(Kind.TIMES, a, b, load):
+            if now is None or not name or (old is None and not new):
                 continue
             path = trees.join(above, name)
-            if new[2] is None and (old is None or old[1] != new[1]):
-                yield Retimed(path, new[1])
+            if now[2] is None and (old is None or old[1] != now[1]):
+                yield Retimed(path, now[1])
             before = None if old is None else old[2]
-            if before != new[2]:
-                stack.append((path, before, new[2]))
+            if before != now[2]:
+                stack.append((path, before, now[2]))

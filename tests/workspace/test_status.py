@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from fusecas.store import heads
+from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.repository import Repository
+from fusecas.store.touched import retimed
 from fusecas.workspace.status import status
 from fusecas.workspace.workspace import Workspace
 
@@ -134,3 +137,17 @@ def test_status_leaves_nothing_held(workspace: Workspace) -> None:
     fresh = again(workspace)
     status(fresh)
     assert not fresh.overlay.is_held
+
+
+def test_what_is_new_since_the_baseline_is_not_looked_at_for_what_was_touched(workspace: Workspace) -> None:
+    """A tree that was made by hand and committed costs each status nothing."""
+    loaded: list[ObjectId] = []
+    with workspace.store.read() as snapshot:
+        live = heads.read_head(snapshot).live
+
+        def load(node: ObjectId, kind: Kind) -> bytes:
+            loaded.append(node)
+            return snapshot.read_node(node, kind)
+
+        assert (list(retimed(load, live, new=False)), loaded) == ([], [])
+        assert len(list(retimed(load, live))) == 8 and loaded
