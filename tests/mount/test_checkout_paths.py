@@ -1,6 +1,7 @@
 """Checkout of paths, --discard and --touch: a part of a layer in a living workspace, with present times."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from tests.mount.conftest import Mounted
 from tests.mount.test_checkout import committed, tree
 
 OLD = 1_000_000_000
+DEATHS = 6 * int(os.environ.get("FUSECAS_TEST_EFFORT", "1"))
+SPAN = 0.6
+"""Of a checkout of 300 files, from its start as a process to its end, about: seconds."""
 
 
 @pytest.fixture
@@ -260,3 +264,35 @@ def test_a_wrong_call_says_what_is_wrong(standing: Mounted, words: list[str]) ->
     before = tree(standing.work)
     answer = standing.run("checkout", *words)
     assert answer.code == 2 and answer.stderr and tree(standing.work) == before
+
+
+# ---- crashes
+
+
+def test_the_daemon_killed_at_any_moment_leaves_the_old_or_the_new_state(standing: Mounted) -> None:
+    """What was uncommitted before is whole either way, and what was put back has its new times or the old ones."""
+    standing.shell("mkdir many; for i in $(seq 300); do echo 1 > many/$i; done")
+    committed(standing, "many")
+    standing.shell("for i in $(seq 300); do echo 2 > many/$i; done; echo mine > mine; ln mine many/linked")
+    before, put_back = tree(standing.work), 0
+    for number in range(DEATHS):
+        process = standing.start("checkout", "@", "--", "many", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if number == DEATHS - 1:
+            process.wait()
+        else:
+            time.sleep(SPAN * number / DEATHS)  # later and later
+        standing.kill()
+        process.wait()
+        standing.mount()
+        now = tree(standing.work)
+        assert now["mine"] == b"mine\n"
+        is_new = now["many/1"] == b"1\n"
+        put_back += is_new
+        expected = {path: b"1\n" for path in before if path.startswith("many/")} if is_new else {}
+        gone = "many/linked" if is_new else None
+        assert now == {path: expected.get(path, data) for path, data in before.items() if path != gone}
+        if is_new:
+            standing.ok("undo")
+            assert tree(standing.work) == before
+    assert 0 < put_back < DEATHS, "not every moment was met"
+    standing.ok("verify")
