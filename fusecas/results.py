@@ -5,11 +5,12 @@ UTF-8 are lone surrogates in it, and `os.fsencode` gives them back.
 """
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 SHORT = 12
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def short(digits: str | None) -> str | None:
@@ -148,7 +149,7 @@ class HistoryEntry:
 
     @property
     def time(self) -> datetime | None:
-        return None if self.time_ns is None else datetime.fromtimestamp(self.time_ns / 1_000_000_000, UTC)
+        return None if self.time_ns is None else EPOCH + timedelta(microseconds=self.time_ns // 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,8 @@ def test_history_and_inspect_have_the_fields_that_people_know(work: fusecas.Work
     assert [each.instruction for each in (first, edits, last)] == ["echo 12345 > five", "(edits)", "touch 'a b'"]
     assert (first.parent, first.parent_short, first.message) == (None, None, "the first")
     assert (last.parent, last.parent_short) == (edits.hash, edits.short) and edits.parent == first.hash
-    assert last.time is not None and timedelta(0) <= datetime.now(UTC) - last.time < timedelta(minutes=1)
+    assert last.time is not None and last.time.microsecond == (last.time_ns or 0) // 1000 % 1_000_000
+    assert timedelta(0) <= datetime.now(UTC) - last.time < timedelta(minutes=1)
     assert [each.hash for each in work.history(runs=True)] == [first.hash, last.hash]
     assert [each.hash for each in work.history("@~1")] == [first.hash, edits.hash]
     found = work.inspect("@~2")
