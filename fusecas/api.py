@@ -28,7 +28,7 @@ from fusecas.outlet import Kept, Sink
 from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Moved, Output, Rebuilt, RunResult, Status
 from fusecas.runner import Came, Input, Program
 from fusecas.runner_child import Child
-from fusecas.store import heads
+from fusecas.store import adopted, heads
 from fusecas.store.repository import FOLDER, Repository
 from fusecas.wire import path_of
 
@@ -72,11 +72,12 @@ def open_repository(
 
 
 def _folder_of(path: Path) -> Path | None:
-    """Also from within its mount, which leads back."""
+    """Also from within its mount, which leads back, and of an adopted folder, whether that is mounted or not."""
     for each in (path / FOLDER, path / FOLDER / "repo", path):
-        if os.path.isdir(each / "store"):
+        if adopted.is_repository(each):
             return each.resolve()
-    return None
+    found = adopted.repository_of(path)
+    return None if found is None else found.resolve()
 
 
 class Repo:
@@ -161,7 +162,6 @@ class Repo:
         self._check()
         if STORES.users(self._key) > 1:
             raise InUse(f"{self.folder} is open more than once in this process", hint="close the others")
-        self.umount()
         self.close()
         try:
             aside = set_aside(self.folder, purge=purge)

@@ -2,17 +2,26 @@
 
 import os
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from fusecas.errors import InUse
+from fusecas import starting
+from fusecas.client import NoDaemon
+from fusecas.errors import InUse, Refused
+from fusecas.store.adopted import adopted_folder
 from fusecas.store.durable import sync_folder
 from fusecas.store.repository import Repository
 
 
 def set_aside(folder: Path, *, purge: bool = False) -> Path | None:
-    """Where it is now; None if it was deleted for good (`purge`). InUse while it is mounted, or anything is in it."""
+    """It is unmounted, and renamed: where it is now; None if it was deleted for good (`purge`). InUse while somebody is
+    in it; Refused if a folder has its files only here, since it was adopted."""
+    if (adopted := adopted_folder(folder)) is not None:
+        raise Refused(f"{adopted} is adopted: its files are in {folder}", hint=f"fusecas release {adopted}")
+    with suppress(NoDaemon):
+        starting.end(folder)
     with Repository.open(folder) as repository, repository.held_briefly():  # nobody mounts it meanwhile
         _refuse_mounts_in(folder)
         aside = _free_name(folder)

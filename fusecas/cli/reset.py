@@ -1,7 +1,6 @@
 """reset: other names of checkout, for those who look for it; and the end of a repository."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +83,8 @@ def _remove(folder: Path, yes: bool, purge: bool, call: "Call") -> dict[str, Any
     if not yes:
         what = "deletes" if purge else "puts away"
         raise UsageError(f"reset --all {what} {folder}: all layers and what is uncommitted", hint="add --yes if so")
-    from fusecas import starting
     from fusecas.clearing import set_aside
-    from fusecas.client import NoDaemon
 
-    with suppress(NoDaemon):
-        starting.end(folder.resolve())
     aside = set_aside(folder.resolve(), purge=purge)
     if not call.as_json:
         print(

@@ -344,6 +344,25 @@ def test_clear_begins_again_and_puts_the_old_one_aside(project: Project, repo: f
     assert sorted(each.name for each in project.folder.glob(".fusecas*")) == [".fusecas", aside.name]
 
 
+def test_an_adopted_folder_is_opened_by_its_name_and_not_cleared_away(project: Project) -> None:
+    folder = project.folder / "adopted"
+    folder.mkdir()
+    (folder / "file").write_text("mine")
+    project.ok("adopt", str(folder))
+    project.repository, project.work = project.folder / "adopted.fusecas", folder
+    for _ in range(2):  # mounted, and only its pointer
+        with fusecas.open(folder) as repo:
+            assert repo.folder == project.repository
+            work = repo.workspace()
+            assert work.history()[0].kind == "import" and work.status().clean
+            with pytest.raises(fusecas.Refused, match="is adopted"):
+                repo.clear()
+            assert work.run("cat file").stdout == "mine" and work.path == folder
+            repo.umount()
+    project.ok("release", str(folder), "--lossy")
+    assert (folder / "file").read_text() == "mine"
+
+
 def test_results_cannot_be_changed(work: fusecas.Workspace) -> None:
     came = work.run("echo x > x")
     for result, name in ((came, "hash"), (work.status(), "added"), (work.inspect(), "size"), (work.diff(), "new")):
