@@ -76,10 +76,9 @@ def test_a_signal_that_is_sent_to_the_program_reaches_the_command(runner: Runner
 
 def test_ctrl_c_reaches_both_and_the_program_tells_what_came_of_it(runner: Runner) -> None:
     runner.ok("run", "true")
-    process = runner.start(
-        "run", f"echo half > half; : > {runner.folder}/begun; sleep 100", stderr=subprocess.PIPE, process_group=0
-    )
-    until((runner.folder / "begun").exists)
+    text = f"echo half > half; {sleeping(runner)}"
+    process = runner.start("run", text, stderr=subprocess.PIPE, process_group=0)
+    until(lambda: is_asleep(runner))
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=TIMEOUT)
     assert process.returncode == -signal.SIGINT and b"uncommitted: 1 added" in said
@@ -202,17 +201,23 @@ def is_running(words: str) -> bool:
 
 def test_a_command_that_is_killed_is_told_as_by_a_shell(runner: Runner) -> None:
     runner.ok("run", "true")
-    process = started(runner, f"echo $$ > {runner.folder}/pid; echo half > half; exec sleep 100")
-    until(lambda: (runner.folder / "pid").exists() and (runner.folder / "pid").read_text() and is_asleep(runner))
+    process = started(runner, f"echo half > half; {sleeping(runner)}")
+    until(lambda: is_asleep(runner))
     os.kill(int((runner.folder / "pid").read_text()), signal.SIGKILL)
     assert process.wait(TIMEOUT) == 128 + signal.SIGKILL
     record = runner.ok("runs", "--json").result[0]
     assert (record["exit"], record["signal"]) == (137, 9) and runner.changes() == {"half": "A"}
 
 
+def sleeping(runner: Runner) -> str:
+    """What a signal ends whenever it comes: a shell misses one that comes while it begins a command, or ends one."""
+    return f"echo $$ > {runner.folder}/pid; exec sleep 100"
+
+
 def is_asleep(runner: Runner) -> bool:
-    pid = int((runner.folder / "pid").read_text())
-    return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+    pid = runner.folder / "pid"
+    number = pid.read_text().strip() if pid.exists() else ""
+    return bool(number) and Path(f"/proc/{number}/comm").read_text() == "sleep\n"
 
 
 # ---- on a terminal
@@ -268,9 +273,9 @@ def test_ctrl_c_on_a_terminal_ends_a_loop_of_the_shell_too(runner: Runner) -> No
     """It goes on after an exit code, and ends after a signal: so ours must be one."""
     runner.ok("run", "true")
     place = runner.folder
-    script = f"for n in 1 2; do {PROGRAM} run ': > {place}/begun; sleep 100'; touch {place}/after; done"
+    script = f"for n in 1 2; do {PROGRAM} run '{sleeping(runner)}'; touch {place}/after; done"
     with terminal(runner, "/bin/bash", "-c", script) as master:
-        until((place / "begun").exists)
+        until(lambda: is_asleep(runner))
         os.write(master, b"\x03")
         read_until_closed(master)
     assert not (place / "after").exists()

@@ -12,7 +12,7 @@ import pytest
 from tests.cli.calling import ENVIRONMENT, PROGRAM, TIMEOUT, Answer, read_all
 from tests.mount.conftest import end
 from tests.run.conftest import Runner
-from tests.run.test_bracket import started, until
+from tests.run.test_bracket import is_asleep, sleeping, started, until
 
 # ---- exec
 
@@ -219,13 +219,12 @@ def test_an_error_of_ours_is_told_in_its_place(runner: Runner) -> None:
 
 def test_ctrl_c_ends_a_batch_that_would_go_on(runner: Runner) -> None:
     runner.ok("run", "true")
-    # No child says that it has begun: a shell whose child has just ended well goes on after a signal.
-    (runner.folder / "steps").write_text(f": > {runner.folder}/begun; sleep 100\ntouch {runner.folder}/second\n")
+    (runner.folder / "steps").write_text(f"{sleeping(runner)}\ntouch {runner.folder}/second\n")
     # Tests that run in the background of a shell ignore it.
     process = runner.start(
         "batch", "-k", "steps", process_group=0, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     )
-    until((runner.folder / "begun").exists)
+    until(lambda: is_asleep(runner))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(TIMEOUT) == -signal.SIGINT
     assert not (runner.folder / "second").exists()
