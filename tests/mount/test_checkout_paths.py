@@ -183,6 +183,8 @@ def test_links_stay_links_among_what_is_brought(standing: Mounted) -> None:
     work = standing.work
     standing.shell("echo a > a; ln a b; ln a c; echo z > z; ln z z2")
     committed(standing, "linked")
+    assert standing.ok("checkout", "@", "--", "a").lines == ["nothing differs from @"]
+    assert (work / "b").stat().st_nlink == 3
     standing.shell("rm a b c; echo other > a; echo other > b; ln z z3")
     standing.ok("checkout", "@", "--", "a", "b")
     assert (work / "a").stat().st_nlink == 2 and (work / "b").samefile(work / "a") and not (work / "c").exists()
