@@ -71,6 +71,16 @@ def write_times(
 ) -> bytes | None:
     """A tree of times: the same one for each entry of `tree`."""
 
+def shift_times(
+    times: bytes,
+    window: tuple[int, int],
+    shift: int,
+    load: Callable[[bytes, int], Buffer],
+    save: Callable[[int, bytes], object],
+) -> tuple[bytes | None, list[tuple[bytes, int, bytes]]]:
+    """A tree of times, those within `window` (both ends too) later by `shift`; and the directories in it, each with its
+    new time and the times of what is in it, which the new tree does not have yet."""
+
 def write_inodes(
     tree: bytes | None,
     times: bytes | None,

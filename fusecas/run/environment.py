@@ -1,7 +1,10 @@
 """The variables that a command sees, as its key has them: digests, but for what differs between two terminals."""
 
+import os
+import re
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 
 from blake3 import blake3
 
@@ -25,19 +28,18 @@ def digests(
 ) -> tuple[tuple[bytes, bytes], ...]:
     """(name, digest) of what is in the key, by name. `ignored`: patterns of what is not. `workspace`: its path, which a
     value may hold anywhere."""
-    found = {name: value for name, value in variables if not is_left_out(name, ignored)}
+    is_left_out = _pattern(tuple(ignored)).match
+    found = {name: value for name, value in variables if not is_left_out(os.fsdecode(name))}
     return tuple(
         (name, digest_of(value.replace(workspace, WORKSPACE_MARK), secret)) for name, value in sorted(found.items())
     )
 
 
-def is_left_out(name: bytes, ignored: Sequence[str]) -> bool:
-    """Patterns of secrets don't care about case, unless they were taken out."""
-    text = name.decode(errors="surrogateescape")
-    return any(
-        fnmatchcase(text, pattern) or (pattern in SECRETS and fnmatchcase(text.upper(), pattern))
-        for pattern in (*OWN, *ignored)
-    )
+@lru_cache
+def _pattern(ignored: tuple[str, ...]) -> re.Pattern[str]:
+    """Of names that are left out. Patterns of secrets don't care about case, unless they were taken out."""
+    patterns = (*OWN, *ignored)
+    return re.compile("|".join(f"(?i:{translate(each)})" if each in SECRETS else translate(each) for each in patterns))
 
 
 def digest_of(value: bytes, secret: bytes) -> bytes:

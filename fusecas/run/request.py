@@ -83,30 +83,36 @@ class Keys(NamedTuple):
         return [self.here] if self.anywhere is None else [self.here, self.anywhere]
 
 
-def keys_of(
-    snapshot: Snapshot, live: Live, request: Request, policy: Policy, host: Host, stat_caches: StatCaches
-) -> Keys:
-    domain, secret = snapshot.domain()
-    caches = policy.stat_cache_paths
-    how_timed = {} if policy.times == times.ORDER else {"times": policy.times}
-    of_host = host.of(request.executable, request.place, policy.host, dict(request.env).get(b"PATH", b""))
-    action = Action(
-        kind=RUN,
-        program=request.program,
-        cwd=request.cwd,
-        inputs=((b"/", "state", to_ref(stat_caches.key_state(snapshot, live.state, caches))),),
-        touched=times.in_key(snapshot, live, policy.times, caches, time.time_ns()),
-        env=digests(request.env, policy.ignore_env, request.place, secret),
-        stdin=None if request.stdin is None else digest_of(request.stdin, secret),
-        tty=False,
-        umask=request.umask,
-        privileged=request.privileged,
-        platform={**this_platform(), "host": of_host, **how_timed},
-        domain=domain,
-    )
-    place = digest_of(request.place, secret)
-    here = Key.of(action._replace(platform={**action.platform, PLACE: place}))
-    return Keys(here, None if bound.is_bound(snapshot, live.state) else Key.of(action), action, live)
+class KeyMaker:
+    """Remembers what takes long to find out. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.stat_caches = StatCaches()
+        self._host = Host()
+        self._times = times.InKeys()
+
+    def keys_of(self, snapshot: Snapshot, live: Live, request: Request, policy: Policy) -> Keys:
+        domain, secret = snapshot.domain()
+        caches = policy.stat_cache_paths
+        how_timed = {} if policy.times == times.ORDER else {"times": policy.times}
+        of_host = self._host.of(request.executable, request.place, policy.host, dict(request.env).get(b"PATH", b""))
+        action = Action(
+            kind=RUN,
+            program=request.program,
+            cwd=request.cwd,
+            inputs=((b"/", "state", to_ref(self.stat_caches.key_state(snapshot, live.state, caches))),),
+            touched=self._times.of(snapshot, live, policy.times, caches, time.time_ns()),
+            env=digests(request.env, policy.ignore_env, request.place, secret),
+            stdin=None if request.stdin is None else digest_of(request.stdin, secret),
+            tty=False,
+            umask=request.umask,
+            privileged=request.privileged,
+            platform={**this_platform(), "host": of_host, **how_timed},
+            domain=domain,
+        )
+        place = digest_of(request.place, secret)
+        here = Key.of(action._replace(platform={**action.platform, PLACE: place}))
+        return Keys(here, None if bound.is_bound(snapshot, live.state) else Key.of(action), action, live)
 
 
 def this_platform() -> dict[str, Any]:

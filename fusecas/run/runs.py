@@ -15,13 +15,11 @@ from typing import BinaryIO, NamedTuple
 from fusecas.errors import ExpiredError, FusecasError, NotFound, Refused, StillRunning
 from fusecas.run import failed, times
 from fusecas.run.hits import Served, delta, why_not
-from fusecas.run.host import Host
 from fusecas.run.leftovers import end_all_of
 from fusecas.run.near import Missed, missed
 from fusecas.run.outsiders import Watch
 from fusecas.run.policy import Policy, policy_of
-from fusecas.run.request import Key, Keys, Request, keys_of
-from fusecas.run.stat_caches import StatCaches
+from fusecas.run.request import Key, KeyMaker, Keys, Request
 from fusecas.store import bound, heads
 from fusecas.store.diff import ChangeKind, diff_states
 from fusecas.store.heads import Head
@@ -95,8 +93,7 @@ class Runs:
     def __init__(self, store: Store, folder: Path) -> None:
         self._store = store
         self._folder = folder
-        self._host = Host()
-        self._stat_caches = StatCaches()
+        self._keys = KeyMaker()
         self._lock = threading.Condition()
         self._running: dict[bytes, bytes] = {}
         self._moving: Counter[bytes] = Counter()
@@ -182,7 +179,7 @@ class Runs:
                     refuse_dirty(snapshot, head)
                 live = head.live
                 policy = policy_of(snapshot, live.state, self._folder)
-                keys = keys_of(snapshot, live, request, policy, self._host, self._stat_caches)
+                keys = self._keys.keys_of(snapshot, live, request, policy)
                 known = [(key, snapshot.result(key.id)) for key in keys.all] if request.serve else []
                 found = next(((key, result) for key, result in known if result is not None), None)
                 refused = None if found is None else why_not(found[1], request, policy)
@@ -239,7 +236,7 @@ class Runs:
 
         def work_out(load: Loader, save: Saver) -> tuple[StateId, TimesId | None]:
             with self._store.read() as snapshot:
-                state = delta(snapshot, result, live, policy, self._stat_caches, load, save)
+                state = delta(snapshot, result, live, policy, self._keys.stat_caches, load, save)
             now = time.time_ns()
             brought = times.brought(result.base_times, result.times, live.times, result.window, now, load, save)
             return state, brought

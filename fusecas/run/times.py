@@ -5,7 +5,9 @@ the baseline, and so are equal files of equal states; what has another time sinc
 the times, if they are later than that moment, else with the time itself.
 """
 
-from collections.abc import Container, Sequence
+import threading
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any
 
 from blake3 import blake3
 
@@ -21,15 +23,41 @@ from fusecas.store.touched import is_as_before, retimed
 
 MOST_NAMED = 256
 """Of touched files in a key; more are in it as one digest."""
+MOST_REMEMBERED = 64
 ORDER, TOUCHED, EXACT, IGNORE = "order", "touched", "exact", "ignore"
 MODES = (ORDER, TOUCHED, EXACT, IGNORE)
 
 
-def in_key(snapshot: Snapshot, live: Live, mode: str, left_out: Container[bytes], now: int) -> Touched:
-    """What a key says of times. `mode`: ORDER; TOUCHED, of what has kept its content only; EXACT, all with their times;
-    IGNORE. `left_out`: paths that count as never touched; `now`: what is later than that is from the future."""
-    if live.baseline is None or mode == IGNORE:
-        return ()
+class InKeys:
+    """What keys say of times; the newest answers are remembered, since a tree that was never run in is new as a whole.
+    Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[Any, ...], Touched] = {}
+
+    def of(self, snapshot: Snapshot, live: Live, mode: str, left_out: tuple[bytes, ...], now: int) -> Touched:
+        """`mode`: ORDER; TOUCHED, of what has kept its content only; EXACT, all with their times; IGNORE. `left_out`:
+        paths that count as never touched; `now`: what is later than that is from the future."""
+        if live.baseline is None or mode == IGNORE:
+            return ()
+        asked = (live.baseline, live.times, live.state, mode, left_out)
+        with self._lock:
+            known = self._known.get(asked)
+        if known is not None:
+            return known
+        found, newest = _in_key(snapshot, live, mode, left_out, now)
+        with self._lock:
+            if newest <= now:
+                while len(self._known) >= MOST_REMEMBERED:
+                    del self._known[next(iter(self._known))]
+                self._known[asked] = found
+        return found
+
+
+def _in_key(snapshot: Snapshot, live: Live, mode: str, left_out: Container[bytes], now: int) -> tuple[Touched, int]:
+    """And the newest time."""
+    assert live.baseline is not None, "there is something to compare with"
     since = live.baseline.at
     changes = [each for each in retimed(snapshot.read_node, live) if each.path not in left_out]
     if mode == TOUCHED:
@@ -41,9 +69,10 @@ def in_key(snapshot: Snapshot, live: Live, mode: str, left_out: Container[bytes]
         is_later = since < time <= now and mode != EXACT
         found.append((path, (True if time == last else None) if is_later else time))
         last = time
+    newest = changes[-1].time if changes else 0
     if len(found) <= MOST_NAMED:
-        return tuple(found)
-    return ((b"", blake3(_native.cbor_encode([list(each) for each in found])).digest()),)
+        return tuple(found), newest
+    return ((b"", blake3(_native.cbor_encode([list(each) for each in found])).digest()),), newest
 
 
 def paths_of(touched: Sequence[tuple[bytes, How]]) -> list[bytes]:
@@ -62,10 +91,22 @@ def brought(
     """The times of a workspace after a hit: where the run has changed one, that is so many ns before now as it was
     before the run's end; what it set itself, outside the time it took, stays as set. All else is left alone."""
 
-    def shifted(time: int) -> int:
-        return time + (now - window.end) if window.start <= time <= window.end else time
+    shift = now - window.end
 
-    merging = [_Merge(None, base, result, live, load)]
+    def shifted(time: int) -> int:
+        return time + shift if window.start <= time <= window.end else time
+
+    def take(directory: bytes) -> tuple[bytes | None, list[LeafEntry]]:
+        root, directories = _native.shift_times(
+            directory,
+            window,
+            shift,
+            lambda node, kind: load(ObjectId(node), Kind(kind)),
+            lambda kind, data: save(Kind(kind), data),
+        )
+        return root, list(directories)
+
+    merging = [_Merge(None, base, result, live, load, take)]
     while True:
         at = merging[-1]
         name, old, new = next(at.differences, (None, None, None))
@@ -78,14 +119,16 @@ def brought(
         elif new is None:
             at.edits[name] = None
         else:
-            here = prolly.find(Kind.TIMES, at.live, name, load)
-            time = here[1] if here is not None and old is not None and old[1] == new[1] else shifted(new[1])
+            here = None if at.is_new else prolly.find(Kind.TIMES, at.live, name, load)
+            is_kept = here is not None and old is not None and old[1] == new[1]
+            time = here[1] if is_kept and here is not None else new[1] if at.is_new else shifted(new[1])
             before, after, there = (None if each is None else each[2] for each in (old, new, here))
-            merging.append(_Merge((name, time), before, after, there, load))
+            merging.append(_Merge((name, time), before, after, there, load, take))
 
 
 class _Merge:
-    """Of one directory, on a stack of our own: a tree may be deeper than Python's. `entry`: its name and time above."""
+    """Of one directory, on a stack of our own: a tree may be deeper than Python's. `entry`: its name and time above.
+    A new one is taken as a whole, but for directories in it: there may be many files."""
 
     def __init__(
         self,
@@ -94,8 +137,15 @@ class _Merge:
         result: bytes | None,
         live: bytes | None,
         load: Loader,
+        take: Callable[[bytes], tuple[bytes | None, list[LeafEntry]]],
     ) -> None:
         self.entry = entry
-        self.differences = prolly.diff(Kind.TIMES, base, result, load)
         self.live = live
         self.edits: dict[bytes, LeafEntry | None] = {}
+        self.is_new = base is None and live is None and result is not None
+        self.differences: Iterator[prolly.Difference]
+        if self.is_new and result is not None:
+            self.live, directories = take(result)
+            self.differences = iter([(each[0], None, each) for each in directories])
+        else:
+            self.differences = prolly.diff(Kind.TIMES, base, result, load)

@@ -396,6 +396,25 @@ fn write_times<'py>(
     Ok(id_or_none(py, sides::write_times(tree.as_ref(), time, &Callables { py, load, save })?))
 }
 
+type Shifted<'py> = (Option<Bound<'py, PyBytes>>, Vec<(Bound<'py, PyBytes>, i128, Bound<'py, PyBytes>)>);
+
+#[pyfunction]
+fn shift_times<'py>(
+    py: Python<'py>,
+    times: &[u8],
+    window: (i128, i128),
+    shift: i128,
+    load: Bound<'py, PyAny>,
+    save: Bound<'py, PyAny>,
+) -> PyResult<Shifted<'py>> {
+    let (root, directories) = sides::shift_times(&to_id(times)?, window, shift, &Callables { py, load, save })?;
+    let named = directories
+        .iter()
+        .map(|each| (PyBytes::new(py, &each.name), each.mtime, PyBytes::new(py, &each.child)))
+        .collect();
+    Ok((id_or_none(py, root), named))
+}
+
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // what says the numbers, and a store
 fn write_inodes<'py>(
@@ -478,6 +497,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(open_tail, module)?,
         wrap_pyfunction!(check_ext, module)?,
         wrap_pyfunction!(write_times, module)?,
+        wrap_pyfunction!(shift_times, module)?,
         wrap_pyfunction!(write_inodes, module)?,
         wrap_pyfunction!(pack_row, module)?,
         wrap_pyfunction!(unpack_row, module)?,

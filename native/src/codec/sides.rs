@@ -42,6 +42,42 @@ pub fn write_times<E: From<FormatError>>(
     build(TIMES, &entries, nodes)
 }
 
+/// A directory in a tree of times: its name, its time, and the times of what is in it.
+pub struct TimedDirectory {
+    pub name: Box<[u8]>,
+    pub mtime: i128,
+    pub child: Id,
+}
+
+/// The times of a directory, those from `start` to `end` later by `shift`. What is in directories below it stays as it
+/// is: they are named.
+pub fn shift_times<E: From<FormatError>>(
+    times: &Id,
+    (start, end): (i128, i128),
+    shift: i128,
+    nodes: &impl Nodes<E>,
+) -> Result<(Option<Id>, Vec<TimedDirectory>), E> {
+    let mut found = Vec::new();
+    let mut directories = Vec::new();
+    each_leaf_entry(TIMES, Some(times), nodes, &mut |entry| {
+        let Entry::Times { name, mtime, child } = entry else { return refuse("no entry of times") };
+        let mtime = if (start..=end).contains(mtime) { mtime + shift } else { *mtime };
+        let name = Box::from(*name);
+        match child {
+            None => found.push(Timed { name, mtime }),
+            Some(child) => {
+                let child = (*child).try_into().expect("the decoder has checked its length");
+                directories.push(TimedDirectory { name: name.clone(), mtime, child });
+                found.push(Timed { name, mtime });
+            }
+        }
+        Ok(())
+    })?;
+    let entries: Vec<Entry> =
+        found.iter().map(|each| Entry::Times { name: &each.name, mtime: each.mtime, child: None }).collect();
+    Ok((build(TIMES, &entries, nodes)?, directories))
+}
+
 /// What names have now: an entry, or nothing.
 pub type Changes<'a> = BTreeMap<&'a [u8], Option<Entry<'a>>>;
 
