@@ -18,8 +18,7 @@ from fusecas.store.repository import Repository
 def set_aside(folder: Path, *, purge: bool = False) -> Path | None:
     """It is unmounted, and renamed: where it is now; None if it was deleted for good (`purge`). InUse while somebody is
     in it; Refused if a folder has its files only here, since it was adopted."""
-    if (adopted := adopted_folder(folder)) is not None:
-        raise Refused(f"{adopted} is adopted: its files are in {folder}", hint=f"fusecas release {adopted}")
+    _refuse_adopted(folder)
     with suppress(NoDaemon):
         starting.end(folder)
     with Repository.open(folder) as repository, repository.held_briefly():  # nobody mounts it meanwhile
@@ -31,6 +30,16 @@ def set_aside(folder: Path, *, purge: bool = False) -> Path | None:
         return aside
     shutil.rmtree(aside)
     return None
+
+
+def _refuse_adopted(folder: Path) -> None:
+    """Before anything is unmounted: a pointer to nothing would be left of the adopted folder."""
+    adopted = adopted_folder(folder)
+    if adopted is not None:
+        raise Refused(
+            f"{adopted} was adopted: without {folder} nothing of it would be there",
+            hint=f"fusecas release {adopted} gives it back first",
+        )
 
 
 def _refuse_mounts_in(folder: Path) -> None:

@@ -230,3 +230,11 @@ def test_where_times_are_kept_less_exactly_release_says_so(project: Project) -> 
         if is_mounted(disk / "project"):
             project.ok("umount", "disk/project")
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("options", [(), ("--purge",)])
+def test_the_repository_of_an_adopted_folder_is_not_put_away(project: Project, options: tuple[str, ...]) -> None:
+    project.adopt()
+    answer = project.run("reset", "--all", "--yes", *options, cwd=project.work)
+    assert answer.code == 4 and f"fusecas release {project.work}" in answer.stderr
+    assert is_mounted(project.work) and (project.work / "README").exists()
