@@ -290,7 +290,7 @@ def say(came: "Came", wished: Wishes) -> None:
     if (why := missed_text(answer)) is not None:
         output.note(why)
     if answer["mixed"] is not None:
-        output.note(f"not remembered, since others had a hand in it: {answer['mixed']}")
+        output.note(f"not remembered: {answer['mixed']}")
     if came.done.is_long:
         output.note(f"not remembered, since it said more than {output.size_text(answer['output_limit'])}")
     took = _seconds(came.done.ended - came.done.started)

@@ -52,7 +52,7 @@ class RunCalls:
         outer = [
             number.hex()
             for number, (where, watch) in self._watches.items()
-            if where == name and (number.hex() == given["run"] or watch.is_insider(given["pid"]))
+            if where == name and (number.hex() == given["run"] or watch.descends(given["pid"]))
         ]
         place = path_fields(os.fsencode(self._place_of(workspace.name)), "place")
         return {"workspace": name, "run": outer[0] if outer else None, **place}

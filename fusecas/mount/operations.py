@@ -183,6 +183,7 @@ class Operations(pyfuse3.Operations):
         handle, self._next_listing = self._next_listing, self._next_listing + 1
         number, ino = split(inode)
         if number != SPECIAL:
+            self._places.opened(self._places[number], ctx.pid)
             self._places[number].overlay.opened(ino)
         self._listings[handle] = Listing(inode)
         return handle
@@ -380,6 +381,7 @@ class Operations(pyfuse3.Operations):
         place, ino = self._place(inode)
         if place.workspace is None and flags & os.O_ACCMODE != os.O_RDONLY:
             raise FUSEError(errno.EROFS)
+        self._places.opened(place, ctx.pid)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._seen(place, ctx, ino)
         if flags & os.O_TRUNC:

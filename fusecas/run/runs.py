@@ -71,7 +71,7 @@ class Outcome(NamedTuple):
 
 class Ended(NamedTuple):
     """What a run came to. `layer` is None if it failed or changed nothing; `edits`: of what was uncommitted before.
-    `mixed`: who else had a hand in it, if anybody: then it is never served. `put_back`: whether it failed, and what was
+    `mixed`: why it is never served, if so: others had a hand in it, say. `put_back`: whether it failed, and what was
     there before is there again."""
 
     layer: LayerId | None
@@ -289,8 +289,7 @@ class Runs:
             nonlocal mixed
             stood[:] = [head]
             # What is in this state was seen before it was done.
-            outsider = None if outcome.watch is None else outcome.watch.outsider
-            mixed = None if outsider is None else str(outsider)
+            mixed = None if outcome.watch is None else outcome.watch.complaint
             is_changed = head.live.state != base.state
             came_from = head._replace(live=head.live._replace(state=base.state, times=base.times))
             operation: Operation | None = None

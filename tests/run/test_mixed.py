@@ -52,7 +52,7 @@ CHANGES = {
 def test_whoever_changes_something_meanwhile_is_named(runner: Runner, change: str) -> None:
     runner.ok("run", "echo x > there")
     remembered, said = run_beside(runner, other(runner, change))
-    assert not remembered and "not remembered, since others had a hand in it" in said
+    assert not remembered and "not remembered: others had a hand in it" in said
     assert any(name in said for name in ("theirs", "there")) and "(" in said
 
 
@@ -97,3 +97,36 @@ def test_two_workspaces_run_at_once_each_for_itself(runner: Runner) -> None:
         assert runner.json("--ws", name, text)["cached"] is True
         where = runner.work if name == "main" else Path(runner.work, ".fusecas", "ws", name)
         assert (where / "made").read_text() == f"{name}\n" and sorted(os.listdir(where)) == ["made", "there"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("cat .fusecas/ws/other/base > copy", "workspace other"),
+        ("ls .fusecas/ws/other > names", "workspace other"),
+        ("cat .fusecas/at/v1/base > copy", "a layer under .fusecas/at"),
+    ],
+)
+def test_what_looks_into_another_place_is_not_remembered(runner: Runner, text: str, where: str) -> None:
+    runner.json("echo base > base")
+    runner.ok("tag", "v1")
+    runner.ok("fork", "other")
+    text = runner.counted(text)
+    said = runner.run("run", text)
+    assert f"not remembered: it looked into {where}, which is not in its key" in said.stderr
+    runner.ok("undo")
+    assert runner.json(text)["cached"] is False and runner.executions == 2
+
+
+def test_runs_in_two_forks_at_once_do_not_disturb_each_other(runner: Runner) -> None:
+    runner.json("echo base > base")
+    runner.ok("fork", "other")
+    text = "touch {0}; until [ -e {1} ]; do :; done; for i in 1 2 3 4 5; do cat base; ls; done > said"
+    places = [runner.folder / "one", runner.folder / "two"]
+    started = [
+        runner.start("run", "--json", *words, text.format(*order))
+        for words, order in (((), places), (("--ws", "other"), places[::-1]))
+    ]
+    for process in started:
+        assert process.wait(TIMEOUT) == 0
+    assert [each["mixed"] for each in runner.ok("runs", "--json").result[:2]] == [None, None]
