@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from fusecas.run.policy import Policy
 from fusecas.run.request import Request
-from fusecas.run.stat_caches import StatCaches
 from fusecas.store import prolly, trees
 from fusecas.store.diff import diff_states
 from fusecas.store.ids import Kind, LayerId, StateId
@@ -14,6 +13,7 @@ from fusecas.store.prolly import Loader, Saver
 from fusecas.store.rows import Live
 from fusecas.store.run_rows import Result
 from fusecas.store.snapshot import Snapshot
+from fusecas.store.stat_caches import StatCaches
 
 
 class Served(NamedTuple):

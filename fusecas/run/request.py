@@ -10,12 +10,12 @@ from fusecas.run import times
 from fusecas.run.environment import digest_of, digests
 from fusecas.run.host import Host
 from fusecas.run.policy import Policy
-from fusecas.run.stat_caches import StatCaches
 from fusecas.store import bound
 from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.kinds import Action, Program, command_of, to_ref
 from fusecas.store.rows import Live
 from fusecas.store.snapshot import Snapshot
+from fusecas.store.stat_caches import StatCaches
 
 RUN = "run"
 PLACE = "place"

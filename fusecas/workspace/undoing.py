@@ -12,6 +12,7 @@ from fusecas.store import heads
 from fusecas.store.ids import StateId
 from fusecas.store.rows import Cursor, LivePair, Operation, Position
 from fusecas.store.snapshot import Snapshot
+from fusecas.store.stat_caches import USUAL, StatCaches
 from fusecas.workspace.target import Target
 
 THIS = 0
@@ -20,8 +21,9 @@ THIS = 0
 class Past:
     """The sequence of one workspace, whose newest place may not be in any operation yet: `now`, sealed edits."""
 
-    def __init__(self, reader: Snapshot, head: heads.Head) -> None:
+    def __init__(self, reader: Snapshot, head: heads.Head, stat_caches: StatCaches) -> None:
         self._reader = reader
+        self._stat_caches = stat_caches
         self._ref = head.ref
         self._now = head.live.pair
         last = next(reader.ref_operations_back(self._ref), None)
@@ -102,9 +104,14 @@ class Past:
             return None
         return move.new_live if at.after else move.old_live
 
-    @staticmethod
-    def _same(one: LivePair | None, other: LivePair) -> bool:
-        return one is not None and one[:2] == other[:2]
+    def _same(self, one: LivePair | None, other: LivePair) -> bool:
+        """Also if a prompt has asked git for the status in between: that writes its index anew."""
+        if one is None or one.layer != other.layer:
+            return False
+        return one.state == other.state or self._says(one.state) == self._says(other.state)
+
+    def _says(self, state: StateId) -> StateId:
+        return self._stat_caches.key_state(self._reader, state, USUAL) if self._reader.has(state) else state
 
     def _target(self, pair: LivePair, cursor: Cursor) -> Target:
         if not self._reader.has(pair.state):

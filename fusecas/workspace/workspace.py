@@ -21,6 +21,7 @@ from fusecas.store.ids import Kind, LayerId, StateId, TimesId
 from fusecas.store.repository import Repository
 from fusecas.store.rows import Live, Operation, Range
 from fusecas.store.snapshot import Snapshot
+from fusecas.store.stat_caches import StatCaches
 from fusecas.store.transaction import Transaction
 from fusecas.workspace import ranges
 from fusecas.workspace.mover import Deed, Find, Moved, Mover, Stale
@@ -95,6 +96,7 @@ class Workspace:
         self.is_removed = False
         self.siblings = siblings or Siblings()
         self.source: Workspace | None = None
+        self._stat_caches = StatCaches()
         self._sealing = threading.Lock()
         self._has_forks = False  # that stand on what is frozen here, or are about to
         with self.store.read() as snapshot:
@@ -439,10 +441,10 @@ class Workspace:
 
     def undo(self, steps: int = 1, deed: Deed = Deed()) -> Moved:
         """Back to where the workspace stood before, step by step (undoing.py). As durable as a checkout."""
-        return self._move("undo", deed, lambda snapshot, head: Past(snapshot, head).back(steps))
+        return self._move("undo", deed, lambda snapshot, head: Past(snapshot, head, self._stat_caches).back(steps))
 
     def redo(self, steps: int = 1, deed: Deed = Deed()) -> Moved:
-        return self._move("redo", deed, lambda snapshot, head: Past(snapshot, head).forward(steps))
+        return self._move("redo", deed, lambda snapshot, head: Past(snapshot, head, self._stat_caches).forward(steps))
 
     def put_layer(
         self, verb: str, state: StateId, times: TimesId | None, owner: tuple[int, int], message: str | None, deed: Deed

@@ -123,3 +123,19 @@ def test_what_is_no_index_counts_by_its_bytes(project: Runner) -> None:
     project.ok("undo")
     (project.work / "cache").write_text("2")
     assert project.json(text)["cached"] is False
+
+
+def test_a_git_status_between_undo_and_redo_is_no_step(project: Runner) -> None:
+    project.json("echo 1 > one")
+    project.json("echo 2 > two")
+    project.ok("undo")
+    looked_at(project)
+    project.ok("undo")
+    looked_at(project)
+    assert not (project.work / "one").exists()
+    project.ok("redo", "2")
+    assert (project.work / "two").read_text() == "2\n"
+    project.shell("echo 3 > three; git add three; rm three")
+    assert project.run("redo").code == 4
+    project.ok("undo")
+    assert project.shell("git diff --cached --name-only") == ""

@@ -15,6 +15,7 @@ from fusecas.store.ids import ContentId, Kind, ObjectId, StateId
 from fusecas.store.kinds import Entry
 from fusecas.store.snapshot import Snapshot
 
+USUAL = (b".git/index",)
 MOST_KNOWN = 1000
 LARGEST = 1 << 28
 IS_INDEX, IS_BYTES = b"\1", b"\0"
