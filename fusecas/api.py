@@ -29,7 +29,8 @@ from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Mo
 from fusecas.runner import Came, Input, Program
 from fusecas.runner_child import Child
 from fusecas.store import adopted, heads
-from fusecas.store.repository import FOLDER, Repository
+from fusecas.store.finding import FOLDER
+from fusecas.store.repository import Repository
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import os
 import signal
 import time
-from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,16 +124,28 @@ def run(
     return Came(done.exit, done.signal, False, {**begun, **ended}, done)
 
 
+def said(folder: Path, answer: Mapping[str, Any]) -> Iterator[tuple[int, bytes]]:
+    """What a hit has said: (1 for stdout or 2 for stderr, some of it)."""
+    if answer["said"] is not None:
+        yield from enumerate(map(b64decode, answer["said"]), 1)
+        return
+    from fusecas.store.contents import content_parts
+    from fusecas.store.repository import Repository
+
+    with Repository.open(folder) as repository:
+        for stream, name in enumerate(("stdout", "stderr"), 1):
+            for data in content_parts(repository.store, bytes.fromhex(answer[name])):
+                yield stream, data
+
+
 def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list[str]:
     """[the file that will run], as execvp finds it; none if there is none."""
-    import shutil
-
     name = os.fsdecode(program.words()[0])
     path = os.fsdecode(env.get(b"PATH", os.fsencode(os.defpath)))
-    if "/" not in name:
-        folders = os.pathsep.join(os.path.join(cwd, each) for each in path.split(os.pathsep))
-        name = shutil.which(name, path=folders) or ""
-    return [os.path.realpath(os.path.join(cwd, name))] if name else []
+    folders = [""] if "/" in name else path.split(os.pathsep)
+    places = (os.path.join(cwd, folder, name) for folder in folders)
+    found = next((each for each in places if os.access(each, os.X_OK) and not os.path.isdir(each)), None)
+    return [] if found is None else [os.path.realpath(found)]
 
 
 def executed(command: Command, logs: Sequence[bytes], limit: int, sinks: tuple[Sink, Sink], watched: int) -> Done:

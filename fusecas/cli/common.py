@@ -93,7 +93,7 @@ def verb(name: str, *, takes_paths: bool = False, has_lines: bool = False) -> Ca
 
 def repository_folder(repo: Path | None) -> Path:
     """--repo, else the environment, else the nearest `.fusecas` upward."""
-    from fusecas.store.repository import FOLDER, find
+    from fusecas.store.finding import FOLDER, find
 
     named = named_folder(repo)
     if named is None:
@@ -109,7 +109,7 @@ def repository_folder(repo: Path | None) -> Path:
 
 def repository_at(folder: Path | None, repo: Path | None) -> Path:
     """The one of a folder that is given, which is a workspace's; else as `repository_folder`."""
-    from fusecas.store.repository import find
+    from fusecas.store.finding import find
 
     if folder is None:
         return repository_folder(repo).absolute()

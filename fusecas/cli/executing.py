@@ -94,7 +94,8 @@ def _repository(repo: Path | None) -> tuple[Path, bool]:
 
 def _new_repository() -> Path:
     from fusecas.store.adopted import Places, is_repository
-    from fusecas.store.repository import FOLDER, Repository
+    from fusecas.store.finding import FOLDER
+    from fusecas.store.repository import Repository
 
     beside = Places.beside(Path.cwd()).repository
     if is_repository(beside):

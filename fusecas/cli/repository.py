@@ -26,7 +26,8 @@ def init(folder: Path | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas init && fusecas import . -m "as it was"
     """
-    from fusecas.store.repository import FOLDER, Repository
+    from fusecas.store.finding import FOLDER
+    from fusecas.store.repository import Repository
 
     if folder is not None and repo is not None:
         raise UsageError("FOLDER and --repo are two places for one repository", hint="give one of them")

@@ -260,15 +260,13 @@ def run_nested(there: Site, program: "Program", outputs: Outputs) -> dict[str, A
 
 
 def _replay(folder: Path, came: "Came", outputs: Outputs) -> None:
-    from fusecas.store.contents import content_parts
-    from fusecas.store.repository import Repository
+    from fusecas.runner import said
 
-    with Repository.open(folder) as repository:
-        for name, sink in (("stdout", outputs.stdout), ("stderr", outputs.stderr)):
-            for data in content_parts(repository.store, bytes.fromhex(came.answer[name])):
-                if not sink.has_room():
-                    sink.finish()
-                sink.offer(data)
+    for stream, data in said(folder, came.answer):
+        sink = outputs.stdout if stream == 1 else outputs.stderr
+        if not sink.has_room():
+            sink.finish()
+        sink.offer(data)
 
 
 # ---- what is said

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -229,6 +230,7 @@ def _served(served: Served) -> dict[str, Any]:
         "exit": result.exit,
         "recorded_ns": str(result.window.end),
         "took_ns": str(result.window.end - result.window.start),
+        "said": None if served.said is None else [b64encode(each).decode() for each in served.said],
         "stdout": result.stdout.hex(),
         "stderr": result.stderr.hex(),
         "added": served.added,

@@ -28,7 +28,8 @@ from fusecas.mount.mountpoint import lent, prepare, record
 from fusecas.mount.session import MountSession
 from fusecas.parameters import checked
 from fusecas.run.runs import Runs
-from fusecas.store.repository import FOLDER, Repository
+from fusecas.store.finding import FOLDER
+from fusecas.store.repository import Repository
 from fusecas.wire import path_fields
 from fusecas.workspace.calls import CALLS, MOVING, Call, Parameters, op_revert
 from fusecas.workspace.workspaces import Workspaces

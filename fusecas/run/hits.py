@@ -15,15 +15,26 @@ from fusecas.store.run_rows import Result
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.stat_caches import StatCaches
 
+LITTLE = 64 << 10
+
 
 class Served(NamedTuple):
-    """A hit: the result of `record`, put in place. `layer` is None if it had changed nothing."""
+    """A hit: the result of `record`, put in place. `layer` is None if it had changed nothing. `said`: on stdout and
+    stderr, if that is little."""
 
     layer: LayerId | None
     result: Result
+    said: tuple[bytes, bytes] | None = None
     added: int = 0
     removed: int = 0
     changed: int = 0
+
+
+def said_by(snapshot: Snapshot, result: Result) -> tuple[bytes, bytes] | None:
+    outputs = (result.stdout, result.stderr)
+    if any(snapshot.content_size(each) > LITTLE for each in outputs):
+        return None
+    return snapshot.read_content(outputs[0]), snapshot.read_content(outputs[1])
 
 
 def why_not(result: Result, request: Request, policy: Policy) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from fusecas import _native
 from fusecas.run import times
 from fusecas.run.request import PLACE
 from fusecas.store.kinds import Action
@@ -32,8 +33,9 @@ def missed(snapshot: Snapshot, action: Action) -> Missed | None:
 
 
 def _earlier(snapshot: Snapshot, action: Action) -> Iterator[Action]:
+    program = _native.cbor_encode(dict(action.program))  # most of them are of other commands, which that tells at once
     for _, record in islice(snapshot.records_back(), LOOKED_AT):
-        if record.status == DONE and record.exit == 0 and record.mixed is None:
+        if program in record.action and record.status == DONE and record.exit == 0 and record.mixed is None:
             earlier = Action.decode(record.action)
             if (earlier.program, earlier.inputs) == (action.program, action.inputs):
                 yield earlier

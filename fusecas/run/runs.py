@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from fusecas.errors import ExpiredError, FusecasError, NotFound, Refused, StillRunning
 from fusecas.run import failed, times
-from fusecas.run.hits import Served, delta, why_not
+from fusecas.run.hits import Served, delta, said_by, why_not
 from fusecas.run.leftovers import end_all_of
 from fusecas.run.near import Missed, missed
 from fusecas.run.outsiders import Watch
@@ -229,10 +229,12 @@ class Runs:
         deed: Deed,
     ) -> Served:
         live = keys.live
+        with self._store.read() as snapshot:
+            said = said_by(snapshot, result)
         if result.state == result.base:
             with self._store.write() as transaction:
                 transaction.set_result(key.id, result._replace(hits=result.hits + 1))
-            return Served(None, result)
+            return Served(None, result, said)
 
         def work_out(load: Loader, save: Saver) -> tuple[StateId, TimesId | None]:
             with self._store.read() as snapshot:
@@ -256,7 +258,7 @@ class Runs:
 
         moved = workspace.bring("hit", find, deed)
         assert moved.layer is not None, "a hit makes a layer"
-        return Served(moved.layer, result, moved.added, moved.removed, moved.changed)
+        return Served(moved.layer, result, said, moved.added, moved.removed, moved.changed)
 
     def end(self, number: bytes, outcome: Outcome, deed: Deed) -> Ended:
         """What the command did becomes layers; durable when this returns."""

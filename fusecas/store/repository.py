@@ -10,13 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fusecas.errors import AlreadyExists, DiskFull, InUse, PathNotFound, PermissionProblem, Refused, RepositoryNotFound
-from fusecas.store import adopted, heads
+from fusecas.errors import AlreadyExists, DiskFull, InUse, PathNotFound, PermissionProblem, RepositoryNotFound
+from fusecas.store import heads
 from fusecas.store.descent import Belongs
 from fusecas.store.durable import sync_folder
 from fusecas.store.store import Store
 
-FOLDER = ".fusecas"
 SERVER = "daemon.lock"
 MOUNTPOINT = Path("run", "mountpoint")
 PATIENCE, RETRY_EVERY = 10.0, 0.02
@@ -117,23 +116,6 @@ class Repository:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def find(start: Path) -> Path:
-    """The repository's folder that is nearest, here or upward; in a mount, the one that is mounted; of an adopted
-    folder, the one beside it."""
-    for place in (start, *start.parents):
-        for folder in (place / FOLDER, place / FOLDER / "repo"):  # the second one if we are in its mount
-            if adopted.is_repository(folder):
-                return folder.resolve()
-        if (found := adopted.repository_of(place)) is not None:
-            return found.resolve()
-        if (folder_now := adopted.is_before(place)) is not None:
-            raise Refused(
-                f"{place} is {folder_now} as it was before it was adopted",
-                hint=f"cd {folder_now} goes to the workspace",
-            )
-    raise RepositoryNotFound(f"no repository in {start} or above", hint="fusecas init makes one here")
 
 
 @contextmanager

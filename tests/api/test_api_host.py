@@ -355,7 +355,7 @@ def test_an_adopted_folder_is_opened_by_its_name_and_not_cleared_away(project: P
             assert repo.folder == project.repository
             work = repo.workspace()
             assert work.history()[0].kind == "import" and work.status().clean
-            with pytest.raises(fusecas.Refused, match="is adopted"):
+            with pytest.raises(fusecas.Refused, match="was adopted"):
                 repo.clear()
             assert work.run("cat file").stdout == "mine" and work.path == folder
             repo.umount()

@@ -20,9 +20,10 @@ from fusecas.errors import (
     UsageError,
 )
 from fusecas.store import heads, history, tags
+from fusecas.store.finding import find
 from fusecas.store.ids import LayerId
 from fusecas.store.names import check_name, check_ref
-from fusecas.store.repository import Repository, find
+from fusecas.store.repository import Repository
 from fusecas.store.revisions import Revision, parse_time, resolve, split_path
 from fusecas.workspace.importing import import_layer
 from tests.store.making import collect, in_an_hour
