@@ -1,5 +1,6 @@
 """The rows that runs leave: what an action has come to, and a record of each execution (docs/format.md)."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
 from fusecas import _native
@@ -55,6 +56,16 @@ class Result(NamedTuple):
                 record=some_bytes(fields["record"]),
                 hits=a_number(fields["hits"]),
             )
+
+
+def encode_holders(paths: Iterable[bytes]) -> bytes:
+    return _native.cbor_encode(sorted(paths))
+
+
+def decode_holders(value: Value) -> frozenset[bytes]:
+    with reading("a row of bound"):
+        paths = _native.cbor_decode(value)
+        return frozenset(map(some_bytes, items_of(paths, len(paths))))
 
 
 RUNNING, DONE, INTERRUPTED = "running", "done", "interrupted"

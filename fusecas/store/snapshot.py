@@ -22,7 +22,7 @@ from fusecas.store.condemned import Marks
 from fusecas.store.environment import KV, Value
 from fusecas.store.ids import EMPTY_CONTENT, Kind, LayerId, ObjectId, TimesId
 from fusecas.store.rows import Baseline, LayerTimes, Live, Operation, RefRow, Row, items_of, reading, some_bytes
-from fusecas.store.run_rows import Record, Result
+from fusecas.store.run_rows import Record, Result, decode_holders
 from fusecas.store.tables import Table, to_u64, u64, unreadable
 
 HEX_DIGITS = frozenset("0123456789abcdef")
@@ -262,11 +262,7 @@ class Snapshot:
     def bound(self, state: bytes) -> frozenset[bytes]:
         """The files of a state that hold the path of a workspace (bound.py)."""
         value = self.kv.get(Table.BOUND, state)
-        if value is None:
-            return frozenset()
-        with reading("a row of bound"):
-            paths = _native.cbor_decode(value)
-            return frozenset(map(some_bytes, items_of(paths, len(paths))))
+        return frozenset() if value is None else decode_holders(value)
 
     def still(self, baseline: Baseline | None) -> Baseline | None:
         """A baseline that nothing has kept alive, if it is there yet."""

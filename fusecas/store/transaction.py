@@ -16,7 +16,7 @@ from fusecas.store.environment import KV
 from fusecas.store.ids import ContentId, Kind, LayerId, ObjectId, StateId, TimesId
 from fusecas.store.names import check_ref
 from fusecas.store.rows import Baseline, Cursor, LayerTimes, Live, LivePair, Move, Operation, Recent, RefRow
-from fusecas.store.run_rows import Record, Result
+from fusecas.store.run_rows import Record, Result, encode_holders
 from fusecas.store.snapshot import Snapshot, ref_key
 from fusecas.store.tables import ROOT_TABLES, Table, u64
 
@@ -147,7 +147,7 @@ class Transaction(Snapshot):
     def set_bound(self, state: StateId, holders: Iterable[bytes]) -> None:
         """Only added to: a state does not lose what it holds."""
         if found := {*holders}:
-            self.kv.put(Table.BOUND, state, _native.cbor_encode(sorted(found | self.bound(state))))
+            self.kv.put(Table.BOUND, state, encode_holders(found | self.bound(state)))
 
     def set_layer_times(self, layer: LayerId, times: TimesId, baseline: Baseline | None = None) -> None:
         self._must_be_live(layer, "a row of times")

@@ -15,7 +15,7 @@ from fusecas.store.environment import Value
 from fusecas.store.ids import Kind, ObjectId
 from fusecas.store.kinds import Workspace
 from fusecas.store.rows import Hold, LayerTimes, Live, Operation, Recent, RefRow, Row, SessionRow, decode_count
-from fusecas.store.run_rows import Record, Result
+from fusecas.store.run_rows import Record, Result, decode_holders
 from fusecas.store.snapshot import Snapshot, read_name, ref_key
 from fusecas.store.tables import ROOT_TABLES, Table, to_session_key, to_u64, u64
 from fusecas.store.walk import Numbers
@@ -221,6 +221,8 @@ class TableFindings:
                 self._needs(*record.roots())
         for _, value in self._scan(Table.ACTIONS):
             self._try(lambda: Result.decode(value))  # noqa: B023
+        for _, value in self._scan(Table.BOUND):
+            self._try(lambda: decode_holders(value))  # noqa: B023
 
     def _gc(self) -> None:
         marks = self._try(lambda: read_marks(self._kv, NO_MARKS))
