@@ -25,9 +25,13 @@ class HistoryEntry(NamedTuple):
 def entries(reader: Snapshot, layer: LayerId | None, head: str = heads.DEFAULT) -> Iterator[HistoryEntry]:
     """Newest first. Reads as many layers and operations as are asked for."""
     times = _Times(reader, heads.NAMESPACE + head)
+    time: int | None = None
     while layer is not None:
         core = Layer.decode(reader.read_node(layer, Kind.LAYER))
         kind, instruction = describe(core)
+        own = times.of(layer)
+        # What was uncommitted before a run became a layer with the run's: it was never a head by itself.
+        time = time if own is None and core.program is None else own
         yield HistoryEntry(
             layer,
             tuple(core.parents),
@@ -36,7 +40,7 @@ def entries(reader: Snapshot, layer: LayerId | None, head: str = heads.DEFAULT) 
             instruction,
             core.message,
             core.exit,
-            times.of(layer),
+            time,
         )
         layer = core.parents[0] if core.parents else None
 
