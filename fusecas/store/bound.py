@@ -65,5 +65,5 @@ def _at(tree: bytes | None, path: bytes, load: Loader) -> LeafEntry | None:
 
 
 def holds(data: "bytes | mmap", path: bytes) -> bool:
-    """Whether a path stands in bytes as one, not as the beginning of a longer name."""
-    return bool(path) and re.search(re.escape(path) + rb"(?:[/\0'\"`:\s]|\Z)", data) is not None
+    """Whether a path stands in bytes as one, not as the beginning of a longer name: in doubt it does (`/w/x.`)."""
+    return bool(path) and re.search(re.escape(path) + rb"(?![A-Za-z0-9_\x80-\xff-])", data) is not None

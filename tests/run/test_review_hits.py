@@ -44,3 +44,25 @@ def test_a_file_that_says_where_it_is_is_found_wherever_it_goes(bound: Runner, m
     text = bound.counted("cat $(find . -name .fusecas -prune -o -type f -print | sort) | wc -l > lines")
     bound.json(text)
     assert bound.json(*OTHER, text)["cached"] is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'printf "%s;" $PWD > where',
+        'printf "%s,b" $PWD > where',
+        'printf "(%s)" $PWD > where',
+        'printf "[%s]" $PWD > where',
+        'printf "<a>%s</a>" $PWD > where',
+        'printf "%s=." $PWD > where',
+        'printf "%s&x" $PWD > where',
+        'printf "I am in %s." $PWD > where',
+    ],
+)
+def test_a_path_ends_before_any_sign_that_is_not_of_a_name(bound: Runner, text: str) -> None:
+    bound.ok("fork", "other")
+    bound.shell("rm -r d")
+    bound.shell("rm -r .fusecas/ws/other/d")
+    text = bound.counted(text)
+    bound.json(text)
+    assert bound.json(*OTHER, text)["cached"] is False
