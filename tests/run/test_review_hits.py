@@ -66,3 +66,12 @@ def test_a_path_ends_before_any_sign_that_is_not_of_a_name(bound: Runner, text: 
     text = bound.counted(text)
     bound.json(text)
     assert bound.json(*OTHER, text)["cached"] is False
+
+
+def test_a_variable_that_holds_a_longer_name_is_another_one(runner: Runner) -> None:
+    runner.json("true")
+    runner.ok("fork", "other")
+    other = runner.work / ".fusecas" / "ws" / "other"
+    text = runner.counted("expr $WHERE : '.*-\\(.*\\)/' > a; echo $WHERE | sed s,.*-,, > b")
+    runner.json(text, env={"WHERE": f"{runner.work}-tools/x"})
+    assert runner.json(*OTHER, text, env={"WHERE": f"{other}-tools/x"})["cached"] is False
