@@ -30,8 +30,9 @@ def digests(
     value may hold anywhere."""
     is_left_out = _pattern(tuple(ignored)).match
     found = {name: value for name, value in variables if not is_left_out(os.fsdecode(name))}
+    path = re.compile(re.escape(workspace) + rb"(?=[/:;,'\"`\s]|\Z)")  # not the beginning of a longer name
     return tuple(
-        (name, digest_of(value.replace(workspace, WORKSPACE_MARK), secret)) for name, value in sorted(found.items())
+        (name, digest_of(path.sub(lambda _: WORKSPACE_MARK, value), secret)) for name, value in sorted(found.items())
     )
 
 

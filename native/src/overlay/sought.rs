@@ -43,8 +43,9 @@ impl Sought {
     }
 }
 
+/// In doubt it does (`/w/x.` ends a sentence, or is another name): a hit that is wrong is worse than one that is lost.
 fn ends_a_path(byte: &u8) -> bool {
-    matches!(byte, b'/' | 0 | b'\'' | b'"' | b'`' | b':') || byte.is_ascii_whitespace()
+    !(byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || !byte.is_ascii())
 }
 
 #[cfg(test)]
@@ -75,7 +76,11 @@ mod tests {
             (b"/w/x:", true),
             (b"'/w/x'", true),
             (b"/w/x\0", true),
-            (b"/w/x.", false),
+            (b"/w/x.", true),
+            (b"/w/x;y", true),
+            (b"/w/x)", true),
+            (b"/w/x_", false),
+            (b"/w/x\xc3\xa4", false),
             (b"/w/", false),
             (b"", false),
         ] {
