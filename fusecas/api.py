@@ -235,6 +235,7 @@ class Workspace:
     def __init__(self, repo: Repo, name: str) -> None:
         self.repo = repo
         self.name = name
+        self._live = asking.Live(repo._ask, name, repo._deed)
 
     def __enter__(self) -> Self:
         return self
@@ -454,7 +455,7 @@ class Workspace:
 
     def commit(self, message: str | None = None) -> Committed:
         """Make a layer of what is uncommitted. When it returns, that survives power loss."""
-        done = self._ask("commit", message=message, **self.repo._deed())
+        done = self._live.commit(message)
         return Committed(done["layer"], done["state"], done["new_objects"], done["stored_bytes"])
 
     def checkout(self, ref: str, *, paths: Sequence[AnyPath] = (), touch: bool = False) -> Moved:
@@ -464,15 +465,15 @@ class Workspace:
         `touch`: what changes gets present times.
         """
         only = [os.fsdecode(each) for each in paths] or None
-        return self._moved("checkout", ref=ref, paths=only, touch=touch)
+        return _moved(self._live.checkout(ref, only, touch=touch))
 
     def undo(self, steps: int = 1) -> Moved:
         """Take back what was done last: one call each step, or the edits between two."""
-        return self._moved("undo", steps=steps)
+        return _moved(self._live.undo(steps))
 
     def redo(self, steps: int = 1) -> Moved:
         """Do again what `undo` has taken back, if nothing else was done since."""
-        return self._moved("redo", steps=steps)
+        return _moved(self._live.redo(steps))
 
     def fork(self, name: str) -> "Workspace":
         """A new workspace with all that is here now, what is uncommitted included."""
@@ -517,13 +518,8 @@ class Workspace:
 
     def status(self) -> Status:
         """What is uncommitted. It costs what has changed, not what the workspace holds."""
-        found = self._ask("status")
-        letters: dict[str, list[str]] = {}
-        for each in found["changes"]:
-            letters.setdefault(each["letter"], []).append(os.fsdecode(path_of(each)))
-        modified = sorted(path for letter in "MTm" for path in letters.get(letter, ()))
-        touched = tuple(os.fsdecode(path_of(each)) for each in found["touched"])
-        return Status(tuple(letters.get("A", ())), tuple(modified), tuple(letters.get("D", ())), touched)
+        found = self._live.status()
+        return Status(*(_paths(found[each]) for each in ("added", "modified", "deleted", "touched")))
 
     def diff(self, a: str = "@", b: str = "@live", *, paths: Sequence[AnyPath] = (), renames: bool = True) -> Diff:
         """What leads from `a` to `b` (from the head to what is uncommitted), in `paths` if there are any."""
@@ -554,16 +550,17 @@ class Workspace:
 
     # asking
 
-    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        return self.repo._ask(method, ws=self.name, **parameters)
-
     def _seal(self) -> None:
-        self._ask("seal")
+        self._live.seal()
 
-    def _moved(self, method: str, **parameters: Any) -> Moved:
-        done = self._ask(method, **parameters, **self.repo._deed())
-        fields = ("state", "moved", "added", "removed", "changed", "aside", "uncommitted")
-        return Moved(hash=done["layer"], **{each: done[each] for each in fields})
+
+def _moved(done: Mapping[str, Any]) -> Moved:
+    fields = ("state", "moved", "added", "removed", "changed", "aside", "uncommitted")
+    return Moved(hash=done["layer"], **{each: done[each] for each in fields})
+
+
+def _paths(told: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(os.fsdecode(path_of(each)) for each in told)
 
 
 def _user() -> str:
@@ -608,8 +605,7 @@ def _said(said: Sequence[bytes]) -> dict[str, Any]:
 def _missed(told: Mapping[str, Any] | None) -> Missed | None:
     if told is None:
         return None
-    touched = tuple(os.fsdecode(path_of(each)) for each in told["touched"])
-    return Missed(tuple(told["env"]), tuple(told["host"]), touched, tuple(told["other"]))
+    return Missed(tuple(told["env"]), tuple(told["host"]), _paths(told["touched"]), tuple(told["other"]))
 
 
 def _content(snapshot: "Snapshot", content: str) -> bytes:

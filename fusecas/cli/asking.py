@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
+    from fusecas.asking import Live
     from fusecas.cli.call import Call
     from fusecas.store.repository import Repository
 
@@ -23,18 +25,18 @@ ws_option = click.option(
 )
 
 
-def chosen_workspace(ws: str | None) -> dict[str, Any]:
-    """As a parameter of a call; none if whoever answers is to choose."""
+def chosen_workspace(ws: str | None) -> str | None:
+    """Its name; None if whoever answers is to choose."""
     name = ws or os.environ.get(WORKSPACE_VARIABLE)
     if not name and (root := around(Path.cwd())) is not None:
         name = root.name
-    return {"ws": name} if name else {}
+    return name or None
 
 
 def current_workspace(call: "Call", folder: Path) -> str:
     """The name of the workspace that a call is about if it does not say; the daemon knows which one is mounted."""
     if call.workspace is None:
-        call.workspace = chosen_workspace(None).get("ws") or _mounted(folder)
+        call.workspace = chosen_workspace(None) or _mounted(folder)
     return call.workspace
 
 
@@ -55,9 +57,7 @@ def _mounted(folder: Path) -> str:
 def seal_live(call: "Call", repo: Path | None, *refs: str) -> None:
     """Before a snapshot is taken in which `@live` is to be found: what is uncommitted becomes a state."""
     if any(LIVE.match(ref) for ref in refs):
-        from fusecas.cli.common import repository_folder
-
-        call.workspace = ask(repository_folder(repo), "seal", **chosen_workspace(None))["workspace"]
+        call.workspace = live(call, repo).seal()["workspace"]
 
 
 def around(place: Path) -> Path | None:
@@ -96,6 +96,20 @@ def _root_around(folder: Path, place: Path) -> Path | None:
         if os.path.islink(link) and os.path.samefile(link, folder):
             return above
     return None
+
+
+def live(call: "Call", repo: Path | None, ws: str | None = None) -> "Live":
+    """The workspace that is meant, for what can be asked of it."""
+    from fusecas.cli.common import repository_folder
+
+    return live_in(repository_folder(repo), call, chosen_workspace(ws))
+
+
+def live_in(folder: Path, call: "Call", name: str | None) -> "Live":
+    """The same of a repository and a name that are known already; None: the one that is mounted, else main."""
+    from fusecas.asking import Live
+
+    return Live(partial(ask, folder), name, lambda: deed_of(call))
 
 
 def ask(folder: Path, method: str, **parameters: Any) -> dict[str, Any]:

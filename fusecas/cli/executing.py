@@ -67,9 +67,9 @@ def site(
     variables = _variables(env, unset)
     folder, is_outer = _repository(repo)
     with serving(folder) as client:
-        chosen = _chosen(ws, folder, is_outer)
+        chosen = _chosen(ws, is_outer)
         claimed = os.environ.get(RUN_VARIABLE)
-        found = client.call("place", **chosen, pid=os.getpid(), run=claimed)
+        found = client.call("place", ws=chosen, pid=os.getpid(), run=claimed)
         place = Path(os.fsdecode(path_of(found, "place")))
         # By its name from here on: the one that is chosen by default may be another one later.
         named = {"ws": found["workspace"]}
@@ -108,13 +108,10 @@ def _new_repository() -> Path:
         return made.folder
 
 
-def _chosen(ws: str | None, folder: Path, is_outer: bool) -> dict[str, str]:
+def _chosen(ws: str | None, is_outer: bool) -> str | None:
     from fusecas.runner import RUN_WORKSPACE
 
-    chosen = chosen_workspace(ws)
-    if not chosen and is_outer and (outer := os.environ.get(RUN_WORKSPACE)):
-        return {"ws": outer}
-    return chosen
+    return chosen_workspace(ws) or (os.environ.get(RUN_WORKSPACE) if is_outer else None) or None
 
 
 def _folder_in(place: Path, named: Path | None, client: "Client") -> Path:

@@ -117,7 +117,7 @@ def _place(repository: "Repository", imported: "Imported", message: str | None, 
     done = ask_of(
         repository,
         "put_layer",
-        **chosen_workspace(None),
+        ws=chosen_workspace(None),
         verb="import",
         state=imported.state.hex(),
         times=output.hex_or_none(imported.times),

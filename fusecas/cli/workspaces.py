@@ -25,7 +25,7 @@ def fork(name: str, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas fork attempt-2
     """
-    done = ask(repository_folder(repo), "fork", name=name, **chosen_workspace(ws), **deed_of(call))
+    done = ask(repository_folder(repo), "fork", name=name, ws=chosen_workspace(ws), **deed_of(call))
     if not call.as_json:
         print(f"workspace {output.printable(name)}{_place(done)}")
     return done
