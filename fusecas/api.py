@@ -125,7 +125,7 @@ class Repo:
     def workspaces(self) -> tuple[str, ...]:
         """Their names."""
         with self._read() as snapshot:
-            return tuple(ref.removeprefix(heads.NAMESPACE) for ref, _ in snapshot.list_refs(heads.NAMESPACE))
+            return tuple(heads.names(snapshot))
 
     def tags(self) -> dict[str, str]:
         """All tags, and the layers that they name."""
@@ -477,7 +477,7 @@ class Workspace:
 
     def fork(self, name: str) -> "Workspace":
         """A new workspace with all that is here now, what is uncommitted included."""
-        self.repo._ask("fork", name=name, ws=self.name, **self.repo._deed())
+        self._live.fork(name)
         return Workspace(self.repo, name)
 
     def rebuild(self) -> Rebuilt:
@@ -494,7 +494,7 @@ class Workspace:
 
     def remove(self, *, force: bool = False) -> None:
         """Remove this workspace; `force`: even if files are open in it. Refused for `main`, and what is mounted."""
-        self.repo._ask("ws.rm", name=self.name, force=force, **self.repo._deed())
+        self._live.remove(self.name, force=force)
 
     def tag(self, name: str, ref: str = "@", *, force: bool = False) -> str:
         """Name a layer; its hash. AlreadyExists if the name is another layer's, unless `force` moves it."""

@@ -50,6 +50,22 @@ class Live:
     def redo(self, steps: int) -> dict[str, Any]:
         return self._do("redo", steps=steps)
 
+    def put_layer(self, **layer: Any) -> dict[str, Any]:
+        """A state that is stored becomes a layer on the head: verb, state, times, owner, message."""
+        return self._do("put_layer", **layer)
+
+    def fork(self, name: str) -> dict[str, Any]:
+        return self._do("fork", name=name)
+
+    def create(self, name: str) -> dict[str, Any]:
+        return self._ask("ws.create", name=name, **self._deed())
+
+    def remove(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        return self._ask("ws.rm", name=name, force=force, **self._deed())
+
+    def revert(self, operation: int) -> dict[str, Any]:
+        return self._ask("op.revert", operation=operation, **self._deed())
+
     def _do(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._ask(method, ws=self._ws, **parameters, **self._deed())
 

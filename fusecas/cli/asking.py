@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,25 +106,18 @@ def live(call: "Call", repo: Path | None, ws: str | None = None) -> "Live":
 
 def live_in(folder: Path, call: "Call", name: str | None) -> "Live":
     """The same of a repository and a name that are known already; None: the one that is mounted, else main."""
-    from fusecas.asking import Live
-
-    return Live(partial(ask, folder), name, lambda: deed_of(call))
-
-
-def ask(folder: Path, method: str, **parameters: Any) -> dict[str, Any]:
-    """The answer to a call of fusecas.workspace.calls, by whoever has the workspaces open."""
-    from fusecas import asking
+    from fusecas.asking import Live, ask
     from fusecas.cli.common import hold_back_stop
 
-    return asking.ask(folder, method, parameters, hold_back_stop)
+    return Live(lambda method, **given: ask(folder, method, given, hold_back_stop), name, lambda: deed_of(call))
 
 
-def ask_of(repository: "Repository", method: str, **parameters: Any) -> dict[str, Any]:
-    """The same for one that this process has open already."""
-    from fusecas import asking
+def live_of(repository: "Repository", call: "Call", name: str | None) -> "Live":
+    """The same of a repository that this process has open already."""
+    from fusecas.asking import Live, ask_of
     from fusecas.cli.common import hold_back_stop
 
-    return asking.ask_of(repository, method, parameters, hold_back_stop)
+    return Live(lambda method, **given: ask_of(repository, method, given, hold_back_stop), name, lambda: deed_of(call))
 
 
 def deed_of(call: "Call") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask_of, chosen_workspace, deed_of, seal_live
+from fusecas.cli.asking import chosen_workspace, live_of, seal_live
 from fusecas.cli.common import (
     FOLDER_PATH,
     check_message,
@@ -114,16 +114,12 @@ def _place(repository: "Repository", imported: "Imported", message: str | None, 
     from fusecas.store.ids import LayerId, ObjectId
     from fusecas.workspace.importing import Placed
 
-    done = ask_of(
-        repository,
-        "put_layer",
-        ws=chosen_workspace(None),
+    done = live_of(repository, call, chosen_workspace(None)).put_layer(
         verb="import",
         state=imported.state.hex(),
         times=output.hex_or_none(imported.times),
         owner=list(imported.owner),
         message=message,
-        **deed_of(call),
     )
     return Placed(LayerId(ObjectId(bytes.fromhex(done["layer"]))) if done["made"] else None, done["aside"])
 
