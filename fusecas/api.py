@@ -28,7 +28,7 @@ from fusecas.outlet import Kept, Sink
 from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Moved, Output, Rebuilt, RunResult, Status
 from fusecas.runner import Came, Input, Program
 from fusecas.runner_child import Child
-from fusecas.store import adopted, heads
+from fusecas.store import adopted, heads, revisions
 from fusecas.store.repository import FOLDER, Repository
 from fusecas.wire import path_of
 
@@ -489,7 +489,7 @@ class Workspace:
 
         self.repo._check()
         deed = Deed((), self.repo.actor)
-        done = rebuilding.rebuild(self.repo._repository, self.name, lambda: self._seal(), deed)
+        done = rebuilding.rebuild(self.repo._repository, self.name, self._live.seal, deed)
         return Rebuilt(done.layers, done.objects, done.repaired, None if done.aside is None else Path(done.aside))
 
     def remove(self, *, force: bool = False) -> None:
@@ -500,6 +500,7 @@ class Workspace:
         """Name a layer; its hash. AlreadyExists if the name is another layer's, unless `force` moves it."""
         from fusecas.store import tags
 
+        self._seal_live(ref)
         with self.repo._read() as snapshot:
             layer = looking.resolve_layer(snapshot, ref, self.name)
         with self.repo._repository.store.write() as transaction:
@@ -523,8 +524,7 @@ class Workspace:
 
     def diff(self, a: str = "@", b: str = "@live", *, paths: Sequence[AnyPath] = (), renames: bool = True) -> Diff:
         """What leads from `a` to `b` (from the head to what is uncommitted), in `paths` if there are any."""
-        if any("@live" in each for each in (a, b)):
-            self._seal()
+        self._seal_live(a, b)
         with self.repo._read() as snapshot:
             below = [os.fsencode(each) for each in paths]
             return looking.diff_of(snapshot, a, b, self.name, paths=below, renames=renames)
@@ -536,11 +536,13 @@ class Workspace:
 
     def inspect(self, ref: str = "@") -> LayerInfo:
         """All about one layer."""
+        self._seal_live(ref)
         with self.repo._read() as snapshot:
             return looking.layer_info(snapshot, ref, self.name)
 
     def history(self, ref: str = "@", *, runs: bool = False) -> list[HistoryEntry]:
         """The layers behind `ref`, oldest first; `runs`: without hand edits."""
+        self._seal_live(ref)
         with self.repo._read() as snapshot:
             return list(looking.history_of(snapshot, ref, self.name, runs=runs))[::-1]
 
@@ -550,8 +552,9 @@ class Workspace:
 
     # asking
 
-    def _seal(self) -> None:
-        self._live.seal()
+    def _seal_live(self, *refs: str) -> None:
+        if any(map(revisions.is_live, refs)):
+            self._live.seal()
 
 
 def _moved(done: Mapping[str, Any]) -> Moved:

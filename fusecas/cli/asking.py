@@ -1,7 +1,6 @@
 """What a call of the program asks live workspaces: of which, and by whom (fusecas/asking.py does the asking)."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 WORKSPACE_VARIABLE = "FUSECAS_WS"
 FOLDER = ".fusecas"
-LIVE = re.compile("@live(?![^:~])")
 
 ws_option = click.option(
     "--ws", metavar="NAME", help="Which workspace (default: $FUSECAS_WS, the one we are in, the mounted one, main)."
@@ -55,7 +53,9 @@ def _mounted(folder: Path) -> str:
 
 def seal_live(call: "Call", repo: Path | None, *refs: str) -> None:
     """Before a snapshot is taken in which `@live` is to be found: what is uncommitted becomes a state."""
-    if any(LIVE.match(ref) for ref in refs):
+    from fusecas.store.revisions import is_live
+
+    if any(map(is_live, refs)):
         call.workspace = live(call, repo).seal()["workspace"]
 
 

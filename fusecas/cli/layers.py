@@ -26,7 +26,7 @@ from fusecas.cli.common import (
     writing,
 )
 from fusecas.cli.progress import files, progress
-from fusecas.errors import RefNotFound, UsageError
+from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from fusecas.store.importer import Imported
     from fusecas.store.repository import Repository
     from fusecas.store.rows import Operation
-    from fusecas.store.transaction import Transaction
     from fusecas.workspace.importing import Placed
 
 
@@ -366,7 +365,7 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
         with repository.store.write() as transaction:
             operation: Operation | None
             if layer is None:
-                operation = _delete_tag(transaction, name, call)
+                operation = tags.delete_tag(transaction, name, *call.deed())
             else:
                 operation = tags.set_tag(transaction, name, layer, *call.deed(), force=force)
     old = None if operation is None else operation.moves[0].old
@@ -375,16 +374,6 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
         print(f"removed tag {name}{was}" if layer is None else f"{name} is {output.short(layer)}{was}")
     number = None if operation is None else operation.number
     return {"name": name, "layer": output.hex_or_none(layer), "old": output.hex_or_none(old), "operation": number}
-
-
-def _delete_tag(transaction: "Transaction", name: str, call: "Call") -> "Operation":
-    from fusecas.store import tags
-
-    try:
-        return tags.delete_tag(transaction, name, *call.deed())
-    except RefNotFound as error:
-        error.details["known"] = [each for each, _ in tags.list_tags(transaction)]
-        raise
 
 
 @verb("tags")
