@@ -7,22 +7,19 @@ children: commands run under a process of their own (runner_child.py).
 
 import os
 import pwd
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from blake3 import blake3
-
-from fusecas import asking, looking, runner, starting
+from fusecas import asking, looking, plain, runner, starting
 from fusecas.client import Client, NoDaemon
 from fusecas.errors import CommandFailed, InUse, RepositoryNotFound, StillRunning, UsageError
-from fusecas.executor import GRACE, TIMED_OUT, Command, Done, cannot_start
+from fusecas.executor import Command, Done
 from fusecas.opened import STORES, Connection, Connections
 from fusecas.outlet import Kept, Sink
 from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Moved, Output, Rebuilt, RunResult, Status
@@ -220,8 +217,7 @@ class Repo:
     def _place(connection: Connection, name: str | None) -> Path:
         key = name or ""
         if key not in connection.places:
-            found = connection.client.call("place", ws=name)
-            connection.places[key] = Path(os.fsdecode(path_of(found, "place")))
+            connection.places[key] = runner.place_of(connection.client, name).path
         return connection.places[key]
 
 
@@ -291,7 +287,7 @@ class Workspace:
         """
         program = _program(command)
         with self.repo._serving() as connection, _source(self.repo.folder, stdin) as source:
-            if runner.RUN_VARIABLE in os.environ and (outer := self._outer(connection)):
+            if runner.RUN_VARIABLE in os.environ and (outer := runner.place_of(connection.client, self.name).outer):
                 return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             place = self.repo._place(connection, self.name)
             said: list[bytes] = []
@@ -332,19 +328,13 @@ class Workspace:
                     wait=wait,
                 )
             except StillRunning:
-                if (outer := self._outer(connection)) is None:
+                if (outer := runner.place_of(connection.client, self.name).outer) is None:
                     raise
                 return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             except BaseException:
                 connection.client.leave()  # the run is over, and the workspace free, before anybody hears of this
                 raise
         return _checked(self._result(came, said), check)
-
-    def _outer(self, connection: Connection) -> str | None:
-        """The number of the run in this workspace that we are part of, if we are."""
-        claimed = os.environ.get(runner.RUN_VARIABLE)
-        found: str | None = connection.client.call("place", ws=self.name, pid=os.getpid(), run=claimed)["run"]
-        return found
 
     def _result(self, came: Came, said: list[bytes]) -> RunResult:
         answer = came.answer
@@ -425,22 +415,19 @@ class Workspace:
         stdin: bytes | None,
     ) -> Output:
         place = self.path
-        variables = {**_variables(env), b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent)}
-        # Files, not pipes: what it leaves running may hold them as long as it likes.
+        variables = runner.variables_in(place, _variables(env))
         with (
             _source(self.repo.folder, stdin) as source,
             tempfile.TemporaryFile() as stdout,
             tempfile.TemporaryFile() as stderr,
         ):
             streams = (subprocess.DEVNULL if source is None else source.descriptor, stdout, stderr)
-            exit_code, timed_out = _wait(program.words(), _inside(place, cwd), variables, streams, timeout)
+            ended = plain.execute(program.words(), _inside(place, cwd), variables, streams, apart=True, timeout=timeout)
             said = []
             for each in (stdout, stderr):
                 each.seek(0)
                 said.append(each.read())
-        died_of = -exit_code if exit_code < 0 else None
-        exit_code = TIMED_OUT if timed_out else 128 - exit_code if exit_code < 0 else exit_code
-        return Output(**_said(said), exit_code=exit_code, signal=died_of, timed_out=timed_out)
+        return Output(**_said(said), exit_code=ended.exit, signal=ended.signal, timed_out=ended.timed_out)
 
     def batch(self, commands: Sequence[Instruction], *, keep_going: bool = False, **options: Any) -> list[RunResult]:
         """Run one after the other, up to the first that fails, or all with `keep_going`. `options`: those of `run`."""
@@ -615,55 +602,8 @@ def _content(snapshot: "Snapshot", content: str) -> bytes:
     return b"".join(snapshot.iter_content(bytes.fromhex(content)))
 
 
-@contextmanager
-def _source(folder: Path, data: bytes | None) -> Iterator[Input | None]:
-    """What a command reads, as a file that it can't write to."""
-    if data is None:
-        yield None
-        return
-    with tempfile.TemporaryFile(dir=folder / "run") as file:
-        file.write(data)
-        file.flush()
-        descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield Input(descriptor, blake3(data).digest())
-        finally:
-            os.close(descriptor)
-
-
-def _wait(
-    words: Sequence[bytes],
-    cwd: Path,
-    env: Mapping[bytes, bytes],
-    streams: tuple[int, IO[bytes], IO[bytes]],
-    timeout: float | None,
-) -> tuple[int, bool]:
-    """(exit code, whether it was ended because of its time), of a command in a session of its own."""
-    stdin, stdout, stderr = streams
-    try:
-        process = subprocess.Popen(
-            words, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
-        )
-    except OSError as error:
-        stderr.write(words[0] + f": {error.strerror}\n".encode())
-        return cannot_start(error), False
-    try:
-        return process.wait(timeout), False
-    except subprocess.TimeoutExpired:
-        return _end(process), True
-    except BaseException:
-        _end(process)
-        raise
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """It, and what it has left running in its session."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-    return process.wait()
+def _source(folder: Path, data: bytes | None) -> AbstractContextManager[Input | None]:
+    return nullcontext() if data is None else runner.set_apart(folder, [data])
 
 
 def _checked(output: AnyOutput, check: bool) -> AnyOutput:
