@@ -9,15 +9,13 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.asking import live
-from fusecas.cli.common import chosen, list_options, reading, this_workspace, verb
+from fusecas.cli.common import MOST_NUMBER, chosen, list_options, reading, this_workspace, verb
 from fusecas.errors import RefNotFound, UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.store.rows import Operation
     from fusecas.store.snapshot import Snapshot
-
-MOST_NUMBER = (1 << 63) - 1
 
 
 class VerbGroup(click.Group):
