@@ -73,13 +73,13 @@ def write_times(
 
 def shift_times(
     times: bytes,
-    window: tuple[int, int],
-    shift: int,
+    start_end: tuple[int, int],
+    to: tuple[int, int],
     load: Callable[[bytes, int], Buffer],
     save: Callable[[int, bytes], object],
 ) -> tuple[bytes | None, list[tuple[bytes, int, bytes]]]:
-    """A tree of times, those within `window` (both ends too) later by `shift`; and the directories in it, each with its
-    new time and the times of what is in it, which the new tree does not have yet."""
+    """A tree of times, those from start to end moved to where `to` is, in the same order; and the directories in it,
+    each with its new time and the times of what is in it, which the new tree does not have yet."""
 
 def write_inodes(
     tree: bytes | None,

@@ -7,28 +7,25 @@ children: commands run under a process of their own (runner_child.py).
 
 import os
 import pwd
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from blake3 import blake3
-
-from fusecas import asking, looking, runner, starting
+from fusecas import asking, looking, plain, runner, starting
 from fusecas.client import Client, NoDaemon
 from fusecas.errors import CommandFailed, InUse, RepositoryNotFound, StillRunning, UsageError
-from fusecas.executor import GRACE, TIMED_OUT, Command, Done, cannot_start
+from fusecas.executor import Command, Done
 from fusecas.opened import STORES, Connection, Connections
 from fusecas.outlet import Kept, Sink
 from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Moved, Output, Rebuilt, RunResult, Status
 from fusecas.runner import Came, Input, Program
 from fusecas.runner_child import Child
-from fusecas.store import adopted, heads
+from fusecas.store import adopted, heads, revisions
 from fusecas.store.finding import FOLDER
 from fusecas.store.repository import Repository
 from fusecas.wire import path_of
@@ -126,7 +123,7 @@ class Repo:
     def workspaces(self) -> tuple[str, ...]:
         """Their names."""
         with self._read() as snapshot:
-            return tuple(ref.removeprefix(heads.NAMESPACE) for ref, _ in snapshot.list_refs(heads.NAMESPACE))
+            return tuple(heads.names(snapshot))
 
     def tags(self) -> dict[str, str]:
         """All tags, and the layers that they name."""
@@ -221,8 +218,7 @@ class Repo:
     def _place(connection: Connection, name: str | None) -> Path:
         key = name or ""
         if key not in connection.places:
-            found = connection.client.call("place", ws=name)
-            connection.places[key] = Path(os.fsdecode(path_of(found, "place")))
+            connection.places[key] = runner.place_of(connection.client, name).path
         return connection.places[key]
 
 
@@ -236,6 +232,7 @@ class Workspace:
     def __init__(self, repo: Repo, name: str) -> None:
         self.repo = repo
         self.name = name
+        self._live = asking.Live(repo._ask, name, repo._deed)
 
     def __enter__(self) -> Self:
         return self
@@ -291,7 +288,7 @@ class Workspace:
         """
         program = _program(command)
         with self.repo._serving() as connection, _source(self.repo.folder, stdin) as source:
-            if runner.RUN_VARIABLE in os.environ and (outer := self._outer(connection)):
+            if runner.RUN_VARIABLE in os.environ and (outer := runner.place_of(connection.client, self.name).outer):
                 return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             place = self.repo._place(connection, self.name)
             said: list[bytes] = []
@@ -332,19 +329,13 @@ class Workspace:
                     wait=wait,
                 )
             except StillRunning:
-                if (outer := self._outer(connection)) is None:
+                if (outer := runner.place_of(connection.client, self.name).outer) is None:
                     raise
                 return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             except BaseException:
                 connection.client.leave()  # the run is over, and the workspace free, before anybody hears of this
                 raise
         return _checked(self._result(came, said), check)
-
-    def _outer(self, connection: Connection) -> str | None:
-        """The number of the run in this workspace that we are part of, if we are."""
-        claimed = os.environ.get(runner.RUN_VARIABLE)
-        found: str | None = connection.client.call("place", ws=self.name, pid=os.getpid(), run=claimed)["run"]
-        return found
 
     def _result(self, came: Came, said: list[bytes]) -> RunResult:
         answer = came.answer
@@ -425,22 +416,19 @@ class Workspace:
         stdin: bytes | None,
     ) -> Output:
         place = self.path
-        variables = {**_variables(env), b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent)}
-        # Files, not pipes: what it leaves running may hold them as long as it likes.
+        variables = runner.variables_in(place, _variables(env))
         with (
             _source(self.repo.folder, stdin) as source,
             tempfile.TemporaryFile() as stdout,
             tempfile.TemporaryFile() as stderr,
         ):
             streams = (subprocess.DEVNULL if source is None else source.descriptor, stdout, stderr)
-            exit_code, timed_out = _wait(program.words(), _inside(place, cwd), variables, streams, timeout)
+            ended = plain.execute(program.words(), _inside(place, cwd), variables, streams, apart=True, timeout=timeout)
             said = []
             for each in (stdout, stderr):
                 each.seek(0)
                 said.append(each.read())
-        died_of = -exit_code if exit_code < 0 else None
-        exit_code = TIMED_OUT if timed_out else 128 - exit_code if exit_code < 0 else exit_code
-        return Output(**_said(said), exit_code=exit_code, signal=died_of, timed_out=timed_out)
+        return Output(**_said(said), exit_code=ended.exit, signal=ended.signal, timed_out=ended.timed_out)
 
     def batch(self, commands: Sequence[Instruction], *, keep_going: bool = False, **options: Any) -> list[RunResult]:
         """Run one after the other, up to the first that fails, or all with `keep_going`. `options`: those of `run`."""
@@ -455,7 +443,7 @@ class Workspace:
 
     def commit(self, message: str | None = None) -> Committed:
         """Make a layer of what is uncommitted. When it returns, that survives power loss."""
-        done = self._ask("commit", message=message, **self.repo._deed())
+        done = self._live.commit(message)
         return Committed(done["layer"], done["state"], done["new_objects"], done["stored_bytes"])
 
     def checkout(self, ref: str, *, paths: Sequence[AnyPath] = (), touch: bool = False) -> Moved:
@@ -465,19 +453,19 @@ class Workspace:
         `touch`: what changes gets present times.
         """
         only = [os.fsdecode(each) for each in paths] or None
-        return self._moved("checkout", ref=ref, paths=only, touch=touch)
+        return _moved(self._live.checkout(ref, only, touch=touch))
 
     def undo(self, steps: int = 1) -> Moved:
         """Take back what was done last: one call each step, or the edits between two."""
-        return self._moved("undo", steps=steps)
+        return _moved(self._live.undo(steps))
 
     def redo(self, steps: int = 1) -> Moved:
         """Do again what `undo` has taken back, if nothing else was done since."""
-        return self._moved("redo", steps=steps)
+        return _moved(self._live.redo(steps))
 
     def fork(self, name: str) -> "Workspace":
         """A new workspace with all that is here now, what is uncommitted included."""
-        self.repo._ask("fork", name=name, ws=self.name, **self.repo._deed())
+        self._live.fork(name)
         return Workspace(self.repo, name)
 
     def rebuild(self) -> Rebuilt:
@@ -489,17 +477,18 @@ class Workspace:
 
         self.repo._check()
         deed = Deed((), self.repo.actor)
-        done = rebuilding.rebuild(self.repo._repository, self.name, lambda: self._seal(), deed)
+        done = rebuilding.rebuild(self.repo._repository, self.name, self._live.seal, deed)
         return Rebuilt(done.layers, done.objects, done.repaired, None if done.aside is None else Path(done.aside))
 
     def remove(self, *, force: bool = False) -> None:
         """Remove this workspace; `force`: even if files are open in it. Refused for `main`, and what is mounted."""
-        self.repo._ask("ws.rm", name=self.name, force=force, **self.repo._deed())
+        self._live.remove(self.name, force=force)
 
     def tag(self, name: str, ref: str = "@", *, force: bool = False) -> str:
         """Name a layer; its hash. AlreadyExists if the name is another layer's, unless `force` moves it."""
         from fusecas.store import tags
 
+        self._seal_live(ref)
         with self.repo._read() as snapshot:
             layer = looking.resolve_layer(snapshot, ref, self.name)
         with self.repo._repository.store.write() as transaction:
@@ -518,18 +507,12 @@ class Workspace:
 
     def status(self) -> Status:
         """What is uncommitted. It costs what has changed, not what the workspace holds."""
-        found = self._ask("status")
-        letters: dict[str, list[str]] = {}
-        for each in found["changes"]:
-            letters.setdefault(each["letter"], []).append(os.fsdecode(path_of(each)))
-        modified = sorted(path for letter in "MTm" for path in letters.get(letter, ()))
-        touched = tuple(os.fsdecode(path_of(each)) for each in found["touched"])
-        return Status(tuple(letters.get("A", ())), tuple(modified), tuple(letters.get("D", ())), touched)
+        found = self._live.status()
+        return Status(*(_paths(found[each]) for each in ("added", "modified", "deleted", "touched")))
 
     def diff(self, a: str = "@", b: str = "@live", *, paths: Sequence[AnyPath] = (), renames: bool = True) -> Diff:
         """What leads from `a` to `b` (from the head to what is uncommitted), in `paths` if there are any."""
-        if any("@live" in each for each in (a, b)):
-            self._seal()
+        self._seal_live(a, b)
         with self.repo._read() as snapshot:
             below = [os.fsencode(each) for each in paths]
             return looking.diff_of(snapshot, a, b, self.name, paths=below, renames=renames)
@@ -541,11 +524,13 @@ class Workspace:
 
     def inspect(self, ref: str = "@") -> LayerInfo:
         """All about one layer."""
+        self._seal_live(ref)
         with self.repo._read() as snapshot:
             return looking.layer_info(snapshot, ref, self.name)
 
     def history(self, ref: str = "@", *, runs: bool = False) -> list[HistoryEntry]:
         """The layers behind `ref`, oldest first; `runs`: without hand edits."""
+        self._seal_live(ref)
         with self.repo._read() as snapshot:
             return list(looking.history_of(snapshot, ref, self.name, runs=runs))[::-1]
 
@@ -555,16 +540,18 @@ class Workspace:
 
     # asking
 
-    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        return self.repo._ask(method, ws=self.name, **parameters)
+    def _seal_live(self, *refs: str) -> None:
+        if any(map(revisions.is_live, refs)):
+            self._live.seal()
 
-    def _seal(self) -> None:
-        self._ask("seal")
 
-    def _moved(self, method: str, **parameters: Any) -> Moved:
-        done = self._ask(method, **parameters, **self.repo._deed())
-        fields = ("state", "moved", "added", "removed", "changed", "aside", "uncommitted")
-        return Moved(hash=done["layer"], **{each: done[each] for each in fields})
+def _moved(done: Mapping[str, Any]) -> Moved:
+    fields = ("state", "moved", "added", "removed", "changed", "aside", "uncommitted")
+    return Moved(hash=done["layer"], **{each: done[each] for each in fields})
+
+
+def _paths(told: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(os.fsdecode(path_of(each)) for each in told)
 
 
 def _user() -> str:
@@ -609,63 +596,15 @@ def _said(said: Sequence[bytes]) -> dict[str, Any]:
 def _missed(told: Mapping[str, Any] | None) -> Missed | None:
     if told is None:
         return None
-    touched = tuple(os.fsdecode(path_of(each)) for each in told["touched"])
-    return Missed(tuple(told["env"]), tuple(told["host"]), touched, tuple(told["other"]))
+    return Missed(tuple(told["env"]), tuple(told["host"]), _paths(told["touched"]), tuple(told["other"]))
 
 
 def _content(snapshot: "Snapshot", content: str) -> bytes:
     return b"".join(snapshot.iter_content(bytes.fromhex(content)))
 
 
-@contextmanager
-def _source(folder: Path, data: bytes | None) -> Iterator[Input | None]:
-    """What a command reads, as a file that it can't write to."""
-    if data is None:
-        yield None
-        return
-    with tempfile.TemporaryFile(dir=folder / "run") as file:
-        file.write(data)
-        file.flush()
-        descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield Input(descriptor, blake3(data).digest())
-        finally:
-            os.close(descriptor)
-
-
-def _wait(
-    words: Sequence[bytes],
-    cwd: Path,
-    env: Mapping[bytes, bytes],
-    streams: tuple[int, IO[bytes], IO[bytes]],
-    timeout: float | None,
-) -> tuple[int, bool]:
-    """(exit code, whether it was ended because of its time), of a command in a session of its own."""
-    stdin, stdout, stderr = streams
-    try:
-        process = subprocess.Popen(
-            words, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
-        )
-    except OSError as error:
-        stderr.write(words[0] + f": {error.strerror}\n".encode())
-        return cannot_start(error), False
-    try:
-        return process.wait(timeout), False
-    except subprocess.TimeoutExpired:
-        return _end(process), True
-    except BaseException:
-        _end(process)
-        raise
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """It, and what it has left running in its session."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-    return process.wait()
+def _source(folder: Path, data: bytes | None) -> AbstractContextManager[Input | None]:
+    return nullcontext() if data is None else runner.set_apart(folder, [data])
 
 
 def _checked(output: AnyOutput, check: bool) -> AnyOutput:

@@ -1,6 +1,9 @@
-"""Asking live workspaces: the daemon if one runs, else they are opened here for as long as the call takes."""
+"""Asking live workspaces: the daemon if one runs, else they are opened here for as long as the call takes.
 
-from collections.abc import Callable
+The API and the command line ask by the same Live: each brings its own way to reach whoever answers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,60 @@ if TYPE_CHECKING:
 
 Hold = Callable[["Repository"], None]
 """What a program does with a repository before it writes to it; a library does nothing."""
+
+
+Ask = Callable[..., dict[str, Any]]
+"""(method of fusecas.workspace.calls, **parameters): the answer."""
+Deed = Callable[[], Mapping[str, Any]]
+"""What an operation records of who does it, as parameters of a call."""
+
+
+class Live:
+    """What can be asked of a workspace, and of those beside it. `ws`: None if whoever answers is to choose."""
+
+    def __init__(self, ask: Ask, ws: str | None, deed: Deed) -> None:
+        self._ask = ask
+        self._ws = ws
+        self._deed = deed
+
+    def status(self) -> dict[str, Any]:
+        return self._ask("status", ws=self._ws)
+
+    def seal(self) -> dict[str, Any]:
+        """What is uncommitted becomes a state, which `@live` then is."""
+        return self._ask("seal", ws=self._ws)
+
+    def commit(self, message: str | None) -> dict[str, Any]:
+        return self._do("commit", message=message)
+
+    def checkout(self, ref: str, paths: Sequence[str] | None = None, *, touch: bool = False) -> dict[str, Any]:
+        """`paths`: from the workspace's root; None: all of it, and it is at that layer then."""
+        return self._do("checkout", ref=ref, paths=None if paths is None else list(paths), touch=touch)
+
+    def undo(self, steps: int) -> dict[str, Any]:
+        return self._do("undo", steps=steps)
+
+    def redo(self, steps: int) -> dict[str, Any]:
+        return self._do("redo", steps=steps)
+
+    def put_layer(self, **layer: Any) -> dict[str, Any]:
+        """A state that is stored becomes a layer on the head: verb, state, times, owner, message."""
+        return self._do("put_layer", **layer)
+
+    def fork(self, name: str) -> dict[str, Any]:
+        return self._do("fork", name=name)
+
+    def create(self, name: str) -> dict[str, Any]:
+        return self._ask("ws.create", name=name, **self._deed())
+
+    def remove(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        return self._ask("ws.rm", name=name, force=force, **self._deed())
+
+    def revert(self, operation: int) -> dict[str, Any]:
+        return self._ask("op.revert", operation=operation, **self._deed())
+
+    def _do(self, method: str, **parameters: Any) -> dict[str, Any]:
+        return self._ask(method, ws=self._ws, **parameters, **self._deed())
 
 
 def nothing(_repository: "Repository") -> None:

@@ -11,6 +11,7 @@ from fusecas.store.ids import Kind, LayerId, ObjectId
 from fusecas.store.kinds import Layer
 
 if TYPE_CHECKING:
+    from fusecas.store.diff import Change
     from fusecas.store.snapshot import Snapshot
 
 Warn = Callable[[str], None]
@@ -78,21 +79,16 @@ def diff_of(
     snapshot: "Snapshot", a: str, b: str, workspace: str, *, paths: Sequence[bytes] = (), renames: bool = True
 ) -> Diff:
     """Of what is stored: `@live` is what was sealed last."""
-    from fusecas.store.diff import ChangeKind, diff_states
+    from fusecas.store.diff import diff_states, grouped
 
     states = [revisions.resolve(snapshot, each, workspace).state for each in (a, b)]
-    added, modified, deleted, renamed = [], [], [], []
-    for each in diff_states(snapshot, *states, paths=paths, renames=renames):
-        path = os.fsdecode(each.path)
-        if each.old_path is not None:
-            renamed.append(Renamed(os.fsdecode(each.old_path), path))
-        elif ChangeKind.ADDED in each.kinds:
-            added.append(path)
-        elif ChangeKind.REMOVED in each.kinds:
-            deleted.append(path)
-        else:
-            modified.append(path)
-    return Diff(tuple(added), tuple(modified), tuple(deleted), tuple(renamed))
+    groups = grouped(diff_states(snapshot, *states, paths=paths, renames=renames))
+    renamed = tuple(Renamed(os.fsdecode(each.old_path or b""), os.fsdecode(each.path)) for each in groups.renamed)
+    return Diff(_paths(groups.added), _paths(groups.modified), _paths(groups.deleted), renamed)
+
+
+def _paths(changes: "Sequence[Change]") -> tuple[str, ...]:
+    return tuple(os.fsdecode(each.path) for each in changes)
 
 
 def resolve_layer(snapshot: "Snapshot", ref: str, workspace: str = heads.DEFAULT, warn: Warn = nobody) -> LayerId:

@@ -4,8 +4,8 @@ import os
 import signal
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,46 @@ class Input(NamedTuple):
 
     descriptor: int
     id: bytes
+
+
+class Place(NamedTuple):
+    """Where a workspace is as a directory. `outer`: the number of the run there that this process is part of."""
+
+    workspace: str
+    path: Path
+    outer: str | None
+
+
+def place_of(client: Client, ws: str | None = None) -> Place:
+    """None: the one that is mounted."""
+    found = client.call("place", ws=ws, pid=os.getpid(), run=os.environ.get(RUN_VARIABLE))
+    return Place(found["workspace"], Path(os.fsdecode(path_of(found, "place"))), found["run"])
+
+
+def variables_in(place: Path, env: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What any command there sees: git must not take a repository around the workspace for its own."""
+    return {**env, b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent)}
+
+
+@contextmanager
+def set_apart(folder: Path, parts: Iterable[bytes]) -> Iterator[Input]:
+    """What a command will read, where nothing can change it any more: the content that is in the key is what it gets.
+    `folder`: of the repository."""
+    from tempfile import TemporaryFile
+
+    from blake3 import blake3
+
+    digest = blake3()
+    with TemporaryFile(dir=folder / "run") as apart:
+        for each in parts:
+            digest.update(each)
+            apart.write(each)
+        apart.flush()
+        descriptor = os.open(f"/proc/self/fd/{apart.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield Input(descriptor, digest.digest())
+        finally:
+            os.close(descriptor)
 
 
 Execute = Callable[[Command, Sequence[bytes], int, tuple[Sink, Sink], int], Done]
@@ -97,11 +137,10 @@ def run(
     if begun["cached"]:
         return Came(begun["exit"], None, True, begun, None)
     seen = {
-        **env,
+        **variables_in(place, env),
         RUN_VARIABLE.encode(): begun["run"].encode(),
         RUN_REPOSITORY.encode(): os.fsencode(client.folder),
         RUN_WORKSPACE.encode(): begun["workspace"].encode(),
-        b"GIT_CEILING_DIRECTORIES": os.fsencode(place.parent),
         **({b"HOME": os.fsencode(place)} if begun["home"] == "workspace" else {}),
     }
     descriptor = None if stdin is None else stdin.descriptor

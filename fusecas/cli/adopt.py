@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask, deed_of
+from fusecas.cli.asking import live_in
 from fusecas.cli.common import FOLDER_PATH, check_message, repository_at, verb
 from fusecas.cli.progress import files, progress
 from fusecas.errors import FusecasError, UsageError
@@ -172,7 +172,7 @@ def _give(repository: Path, lossy: bool, call: "Call") -> "Released":
     from fusecas.workspace.mover import Deed
 
     def commit() -> None:
-        done = ask(repository, "commit", message=None, **deed_of(call))
+        done = live_in(repository, call, None).commit(None)
         if done["layer"] is not None:
             output.note(f"what was uncommitted is layer {output.short(bytes.fromhex(done['layer']))}")
 

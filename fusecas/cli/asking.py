@@ -1,7 +1,6 @@
 """What a call of the program asks live workspaces: of which, and by whom (fusecas/asking.py does the asking)."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,30 +10,30 @@ import click
 from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
+    from fusecas.asking import Live
     from fusecas.cli.call import Call
     from fusecas.store.repository import Repository
 
 WORKSPACE_VARIABLE = "FUSECAS_WS"
 FOLDER = ".fusecas"
-LIVE = re.compile("@live(?![^:~])")
 
 ws_option = click.option(
     "--ws", metavar="NAME", help="Which workspace (default: $FUSECAS_WS, the one we are in, the mounted one, main)."
 )
 
 
-def chosen_workspace(ws: str | None) -> dict[str, Any]:
-    """As a parameter of a call; none if whoever answers is to choose."""
+def chosen_workspace(ws: str | None) -> str | None:
+    """Its name; None if whoever answers is to choose."""
     name = ws or os.environ.get(WORKSPACE_VARIABLE)
     if not name and (root := around(Path.cwd())) is not None:
         name = root.name
-    return {"ws": name} if name else {}
+    return name or None
 
 
 def current_workspace(call: "Call", folder: Path) -> str:
     """The name of the workspace that a call is about if it does not say; the daemon knows which one is mounted."""
     if call.workspace is None:
-        call.workspace = chosen_workspace(None).get("ws") or _mounted(folder)
+        call.workspace = chosen_workspace(None) or _mounted(folder)
     return call.workspace
 
 
@@ -54,10 +53,10 @@ def _mounted(folder: Path) -> str:
 
 def seal_live(call: "Call", repo: Path | None, *refs: str) -> None:
     """Before a snapshot is taken in which `@live` is to be found: what is uncommitted becomes a state."""
-    if any(LIVE.match(ref) for ref in refs):
-        from fusecas.cli.common import repository_folder
+    from fusecas.store.revisions import is_live
 
-        call.workspace = ask(repository_folder(repo), "seal", **chosen_workspace(None))["workspace"]
+    if any(map(is_live, refs)):
+        call.workspace = live(call, repo).seal()["workspace"]
 
 
 def around(place: Path) -> Path | None:
@@ -98,20 +97,27 @@ def _root_around(folder: Path, place: Path) -> Path | None:
     return None
 
 
-def ask(folder: Path, method: str, **parameters: Any) -> dict[str, Any]:
-    """The answer to a call of fusecas.workspace.calls, by whoever has the workspaces open."""
-    from fusecas import asking
+def live(call: "Call", repo: Path | None, ws: str | None = None) -> "Live":
+    """The workspace that is meant, for what can be asked of it."""
+    from fusecas.cli.common import repository_folder
+
+    return live_in(repository_folder(repo), call, chosen_workspace(ws))
+
+
+def live_in(folder: Path, call: "Call", name: str | None) -> "Live":
+    """The same of a repository and a name that are known already; None: the one that is mounted, else main."""
+    from fusecas.asking import Live, ask
     from fusecas.cli.common import hold_back_stop
 
-    return asking.ask(folder, method, parameters, hold_back_stop)
+    return Live(lambda method, **given: ask(folder, method, given, hold_back_stop), name, lambda: deed_of(call))
 
 
-def ask_of(repository: "Repository", method: str, **parameters: Any) -> dict[str, Any]:
-    """The same for one that this process has open already."""
-    from fusecas import asking
+def live_of(repository: "Repository", call: "Call", name: str | None) -> "Live":
+    """The same of a repository that this process has open already."""
+    from fusecas.asking import Live, ask_of
     from fusecas.cli.common import hold_back_stop
 
-    return asking.ask_of(repository, method, parameters, hold_back_stop)
+    return Live(lambda method, **given: ask_of(repository, method, given, hold_back_stop), name, lambda: deed_of(call))
 
 
 def deed_of(call: "Call") -> dict[str, Any]:

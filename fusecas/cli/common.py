@@ -25,6 +25,8 @@ DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(s|m|h|d|w|)$")
 FOLDER_PATH = click.Path(path_type=Path, readable=False)
 """A folder that is not looked at yet: what is wrong with it is for the library to say."""
 MOST_ROWS = 1 << 62
+MOST_NUMBER = (1 << 63) - 1
+"""Of an operation."""
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 T = TypeVar("T")

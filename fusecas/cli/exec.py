@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import WORKSPACE_VARIABLE, ask, deed_of, ws_option
+from fusecas.cli.asking import WORKSPACE_VARIABLE, live_in, ws_option
 from fusecas.cli.common import REPOSITORY_VARIABLES, check_message, verb
 from fusecas.cli.executing import Outputs, become, execute_here, program_of, site, variables_in, where_options
 from fusecas.cli.work import layer_text
 from fusecas.errors import StillRunning
 
 if TYPE_CHECKING:
+    from fusecas.asking import Live
     from fusecas.cli.call import Call
 
 SHELL_LAYER = "(shell)"
@@ -85,7 +86,7 @@ def shell(
     code = _executed(program, there.cwd, variables)
     layer = None
     if there.outer is None and _has_changed(there.client.folder, before, there.chosen):
-        layer = _committed(there.client.folder, {**there.chosen, "message": message, **deed_of(call)})
+        layer = _committed(live_in(there.client.folder, call, there.chosen["ws"]), message)
     return {"workspace": there.chosen["ws"], "exit_code": code, "layer": layer}, code
 
 
@@ -99,9 +100,9 @@ def _has_changed(folder: Path, since: int, chosen: Mapping[str, str]) -> bool:
         return True
 
 
-def _committed(folder: Path, parameters: dict[str, Any]) -> str | None:
+def _committed(live: "Live", message: str) -> str | None:
     try:
-        layer: str | None = ask(folder, "commit", **parameters)["layer"]
+        layer: str | None = live.commit(message)["layer"]
     except StillRunning as error:
         output.note(f"{error.message}: what was changed is uncommitted")
         return None

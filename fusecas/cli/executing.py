@@ -15,7 +15,7 @@ from fusecas.cli.asking import around, chosen_workspace
 from fusecas.cli.common import repository_folder
 from fusecas.cli.live import serving
 from fusecas.errors import PathNotFound, Refused, RepositoryNotFound, UsageError
-from fusecas.wire import line_of, path_of
+from fusecas.wire import line_of
 
 if TYPE_CHECKING:
     from fusecas.client import Client
@@ -62,18 +62,15 @@ class Site(NamedTuple):
 def site(
     repo: Path | None, ws: str | None, cwd: Path | None, env: tuple[str, ...], unset: tuple[str, ...]
 ) -> Iterator[Site]:
-    from fusecas.runner import RUN_VARIABLE
+    from fusecas.runner import place_of
 
     variables = _variables(env, unset)
     folder, is_outer = _repository(repo)
     with serving(folder) as client:
-        chosen = _chosen(ws, folder, is_outer)
-        claimed = os.environ.get(RUN_VARIABLE)
-        found = client.call("place", **chosen, pid=os.getpid(), run=claimed)
-        place = Path(os.fsdecode(path_of(found, "place")))
+        place = place_of(client, _chosen(ws, is_outer))
         # By its name from here on: the one that is chosen by default may be another one later.
-        named = {"ws": found["workspace"]}
-        yield Site(client, named, place, _folder_in(place, cwd, client), variables, found["run"])
+        named = {"ws": place.workspace}
+        yield Site(client, named, place.path, _folder_in(place.path, cwd, client), variables, place.outer)
 
 
 def _repository(repo: Path | None) -> tuple[Path, bool]:
@@ -109,13 +106,10 @@ def _new_repository() -> Path:
         return made.folder
 
 
-def _chosen(ws: str | None, folder: Path, is_outer: bool) -> dict[str, str]:
+def _chosen(ws: str | None, is_outer: bool) -> str | None:
     from fusecas.runner import RUN_WORKSPACE
 
-    chosen = chosen_workspace(ws)
-    if not chosen and is_outer and (outer := os.environ.get(RUN_WORKSPACE)):
-        return {"ws": outer}
-    return chosen
+    return chosen_workspace(ws) or (os.environ.get(RUN_WORKSPACE) if is_outer else None) or None
 
 
 def _folder_in(place: Path, named: Path | None, client: "Client") -> Path:
@@ -133,10 +127,12 @@ def _folder_in(place: Path, named: Path | None, client: "Client") -> Path:
 
 
 def _same_place(place: Path, client: "Client") -> Path:
+    from fusecas.runner import place_of
+
     here = Path.cwd()
     root = around(here)
     if root is None:
-        root = Path(os.fsdecode(path_of(client.call("place"), "place")))
+        root = place_of(client).path
     elif not os.path.samefile(root.parent.parent / "repo", client.folder):
         return place
     there = place / here.relative_to(root) if here.is_relative_to(root) else place
@@ -231,29 +227,24 @@ def become(there: Site, program: "Program") -> NoReturn:
 
 def execute_here(there: Site, program: "Program", outputs: Outputs) -> tuple[int, int | None]:
     """Execute it as it is: no layer, no record. (exit, signal). We wait for it, not for what it leaves."""
-    import subprocess
     from tempfile import TemporaryFile
 
-    from fusecas.executor import cannot_start, complaint
+    from fusecas import plain
 
-    words = program.words()
     with TemporaryFile() as stdout, TemporaryFile() as stderr:
-        try:
-            process = subprocess.Popen(words, cwd=there.cwd, env=variables_in(there), stdout=stdout, stderr=stderr)
-        except OSError as error:
-            outputs.stderr.offer(complaint(error))
-            return cannot_start(error), None
-        code = process.wait()
+        ended = plain.execute(program.words(), there.cwd, variables_in(there), (None, stdout, stderr))
         for file, sink in ((stdout, outputs.stdout), (stderr, outputs.stderr)):
             file.seek(0)
             while data := file.read(PIECE):
                 sink.offer(data)
-    return (code, None) if code >= 0 else (128 - code, -code)
+    return ended.exit, ended.signal
 
 
 def variables_in(there: Site) -> dict[bytes, bytes]:
     """What a command sees that is not a run of its own."""
-    return {**there.env, b"GIT_CEILING_DIRECTORIES": os.fsencode(there.place.parent)}
+    from fusecas import runner
+
+    return runner.variables_in(there.place, there.env)
 
 
 def warn_of_unused_stdin() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask_of, chosen_workspace, deed_of, seal_live
+from fusecas.cli.asking import chosen_workspace, live_of, seal_live
 from fusecas.cli.common import (
     FOLDER_PATH,
     check_message,
@@ -26,7 +26,7 @@ from fusecas.cli.common import (
     writing,
 )
 from fusecas.cli.progress import files, progress
-from fusecas.errors import RefNotFound, UsageError
+from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from fusecas.store.importer import Imported
     from fusecas.store.repository import Repository
     from fusecas.store.rows import Operation
-    from fusecas.store.transaction import Transaction
     from fusecas.workspace.importing import Placed
 
 
@@ -114,16 +113,12 @@ def _place(repository: "Repository", imported: "Imported", message: str | None, 
     from fusecas.store.ids import LayerId, ObjectId
     from fusecas.workspace.importing import Placed
 
-    done = ask_of(
-        repository,
-        "put_layer",
-        **chosen_workspace(None),
+    done = live_of(repository, call, chosen_workspace(None)).put_layer(
         verb="import",
         state=imported.state.hex(),
         times=output.hex_or_none(imported.times),
         owner=list(imported.owner),
         message=message,
-        **deed_of(call),
     )
     return Placed(LayerId(ObjectId(bytes.fromhex(done["layer"]))) if done["made"] else None, done["aside"])
 
@@ -370,7 +365,7 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
         with repository.store.write() as transaction:
             operation: Operation | None
             if layer is None:
-                operation = _delete_tag(transaction, name, call)
+                operation = tags.delete_tag(transaction, name, *call.deed())
             else:
                 operation = tags.set_tag(transaction, name, layer, *call.deed(), force=force)
     old = None if operation is None else operation.moves[0].old
@@ -379,16 +374,6 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
         print(f"removed tag {name}{was}" if layer is None else f"{name} is {output.short(layer)}{was}")
     number = None if operation is None else operation.number
     return {"name": name, "layer": output.hex_or_none(layer), "old": output.hex_or_none(old), "operation": number}
-
-
-def _delete_tag(transaction: "Transaction", name: str, call: "Call") -> "Operation":
-    from fusecas.store import tags
-
-    try:
-        return tags.delete_tag(transaction, name, *call.deed())
-    except RefNotFound as error:
-        error.details["known"] = [each for each, _ in tags.list_tags(transaction)]
-        raise
 
 
 @verb("tags")

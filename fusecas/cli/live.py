@@ -129,7 +129,7 @@ def path(ws: str | None, call: "Call", repo: Path | None) -> Any:
     Example: fusecas path --ws attempt-2
     """
     with serving(repository_folder(repo)) as client:
-        found = client.call("place", **chosen_workspace(ws))
+        found = client.call("place", ws=chosen_workspace(ws))
     place = path_of(found, "place")
     if not call.as_json:
         output.write_bytes(place + b"\n")

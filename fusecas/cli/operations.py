@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask, deed_of
-from fusecas.cli.common import chosen, list_options, reading, repository_folder, this_workspace, verb
+from fusecas.cli.asking import live
+from fusecas.cli.common import MOST_NUMBER, chosen, list_options, reading, this_workspace, verb
 from fusecas.errors import RefNotFound, UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
     from fusecas.store.rows import Operation
     from fusecas.store.snapshot import Snapshot
-
-MOST_NUMBER = (1 << 63) - 1
 
 
 class VerbGroup(click.Group):
@@ -117,7 +115,7 @@ def revert(number: int, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas op revert 12
     """
-    done = ask(repository_folder(repo), "op.revert", operation=number, **deed_of(call))
+    done = live(call, repo).revert(number)
     if not call.as_json:
         print(f"took back {done['verb']} (operation {number}): {_came_to(done)}")
         if done.get("aside"):

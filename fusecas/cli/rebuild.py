@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask_of, current_workspace, ws_option
+from fusecas.cli.asking import current_workspace, live_of, ws_option
 from fusecas.cli.common import repository_folder, verb, writing
 from fusecas.cli.progress import objects, progress
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
-    from fusecas.store.repository import Repository
 
 
 @verb("rebuild")
@@ -29,9 +28,9 @@ def rebuild(ws: str | None, call: "Call", repo: Path | None) -> Any:
     from fusecas.workspace.mover import Deed
 
     name = ws or current_workspace(call, repository_folder(repo))
-    argv, actor = call.deed()
+    deed = Deed(*call.deed())
     with writing(repo) as repository, progress("verifying", objects) as tell:
-        found = rebuilding.rebuild(repository, name, lambda: _seal(repository, name), Deed(argv, actor), tell)
+        found = rebuilding.rebuild(repository, name, live_of(repository, call, name).seal, deed, tell)
     if not call.as_json:
         print(f"verified {output.count(found.layers, 'layer')}, {output.count(found.objects, 'object')}")
         print(f"made anew: {', '.join(found.repaired)}" if found.repaired else "the live tree is as it should be")
@@ -45,10 +44,6 @@ def rebuild(ws: str | None, call: "Call", repo: Path | None) -> Any:
         "operation": None if found.operation is None else found.operation.number,
         "aside": None if found.aside is None else output.path_fields(os.fsencode(found.aside))["path"],
     }
-
-
-def _seal(repository: "Repository", name: str) -> None:
-    ask_of(repository, "seal", ws=name)
 
 
 COMMANDS = {"rebuild": rebuild}

@@ -8,7 +8,7 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.asking import current_workspace, ws_option
-from fusecas.cli.common import repository_folder, verb
+from fusecas.cli.common import MOST_NUMBER, repository_folder, verb
 from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ OTHER_WAYS = (
     "fusecas checkout --discard throws away what is uncommitted, undo takes back the last step, reset --to REF goes to "
     "a layer, reset --all --yes puts the repository away"
 )
-MOST_NUMBER = (1 << 63) - 1
 
 
 @verb("reset")

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -168,32 +168,18 @@ def run(
     return as_json(came, outputs), came.exit
 
 
-@contextmanager
-def _input(named: str | None, there: Site) -> "Iterator[Input | None]":
-    """What the command will read, set apart: the content that is in the key is what it gets, whatever becomes of the
-    file."""
-    if named is None:
-        yield None
-        return
-    from tempfile import TemporaryFile
+def _input(named: str | None, there: Site) -> "AbstractContextManager[Input | None]":
+    from fusecas.runner import set_apart
 
-    from blake3 import blake3
+    return nullcontext() if named is None else set_apart(there.client.folder, _parts(named))
 
+
+def _parts(named: str) -> Iterator[bytes]:
     from fusecas.cli.objects import opened_file
-    from fusecas.runner import Input
 
-    digest = blake3()
-    with TemporaryFile(dir=there.client.folder / "run") as apart:
-        with opened_file(named) as source:
-            while data := source.read(PIECE):
-                digest.update(data)
-                apart.write(data)
-        apart.flush()
-        descriptor = os.open(f"/proc/self/fd/{apart.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield Input(descriptor, digest.digest())
-        finally:
-            os.close(descriptor)
+    with opened_file(named) as source:
+        while data := source.read(PIECE):
+            yield data
 
 
 def run_one(

@@ -242,7 +242,7 @@ def diff(
 
     Example: fusecas diff v1.0 @ --stat -- src
     """
-    from fusecas.store.diff import FILES, META, diff_states
+    from fusecas.store.diff import FILES, META, diff_states, grouped
 
     refs, paths = refs[:2], refs[2:] + paths
     a, b = (*refs, *("@", "@live")[len(refs) :]) if len(refs) != 1 else (refs[0], "@live")
@@ -260,12 +260,8 @@ def diff(
         changes = [each for each in found if each.kinds & kinds]
         if not call.as_json:
             _print_changes(snapshot, changes, show, zero)
-        result = {
-            "added": [_change_fields(each) for each in changes if "added" in each.kinds],
-            "modified": [_change_fields(each) for each in changes if not each.kinds & {"added", "removed", "renamed"}],
-            "deleted": [_change_fields(each) for each in changes if "removed" in each.kinds],
-            "renamed": [_change_fields(each) for each in changes if "renamed" in each.kinds],
-        }
+        groups = grouped(changes)._asdict()
+        result = {name: [_change_fields(each) for each in group] for name, group in groups.items()}
     return result, int(exit_code and bool(changes))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask, chosen_workspace, deed_of, paths_of, ws_option
+from fusecas.cli.asking import chosen_workspace, live, live_in, paths_of, ws_option
 from fusecas.cli.common import check_message, reading, repository_folder, verb
 from fusecas.errors import UsageError
 from fusecas.wire import path_of
@@ -38,7 +38,7 @@ def status(porcelain: bool, zero: bool, exit_code: bool, ws: str | None, call: "
     """
     if zero and not porcelain:
         raise UsageError("-z goes with --porcelain")
-    found = ask(repository_folder(repo), "status", **chosen_workspace(ws))
+    found = live(call, repo, ws).status()
     if not call.as_json:
         lines = sorted(_status_lines(found), key=lambda each: each.path)
         if porcelain:
@@ -94,8 +94,7 @@ def commit(message: str | None, ws: str | None, call: "Call", repo: Path | None)
     """
     if message is not None:
         check_message(message)
-    folder = repository_folder(repo)
-    done = ask(folder, "commit", **chosen_workspace(ws), message=message, **deed_of(call))
+    done = live(call, repo, ws).commit(message)
     if not call.as_json:
         print("nothing changed" if done["layer"] is None else f"layer {layer_text(done['layer'])}")
     return {**done, "changed": done["layer"] is not None}
@@ -131,8 +130,8 @@ def checkout(
     if not chosen and not discard:
         return go_to(ref, ws, call, repo, touch=touch)
     folder = repository_folder(repo)
-    only = {"paths": paths_of(folder, chosen)} if chosen else {}
-    done = ask(folder, "checkout", ref=ref, touch=touch, **only, **chosen_workspace(ws), **deed_of(call))
+    only = paths_of(folder, chosen) if chosen else None
+    done = live_in(folder, call, chosen_workspace(ws)).checkout(ref, only, touch=touch)
     if not call.as_json:
         _say_what_came(done, ref, discard)
     return done
@@ -140,7 +139,7 @@ def checkout(
 
 def go_to(ref: str, ws: str | None, call: "Call", repo: Path | None, *, touch: bool = False) -> dict[str, Any]:
     """The workspace is at REF then."""
-    done = ask(repository_folder(repo), "checkout", ref=ref, touch=touch, **chosen_workspace(ws), **deed_of(call))
+    done = live(call, repo, ws).checkout(ref, touch=touch)
     if not call.as_json:
         _say_where(done, repo)
     return done
@@ -192,7 +191,8 @@ def undo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas undo 2
     """
-    return _step("undo", "took back", "redo brings it back", steps, ws, call, repo)
+    done = live(call, repo, ws).undo(steps)
+    return _say_step(done, "took back", "redo brings it back", call)
 
 
 @verb("redo")
@@ -203,13 +203,11 @@ def redo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas redo
     """
-    return _step("redo", "did again", "undo takes it back", steps, ws, call, repo)
+    done = live(call, repo, ws).redo(steps)
+    return _say_step(done, "did again", "undo takes it back", call)
 
 
-def _step(
-    method: str, what: str, hint: str, steps: int, ws: str | None, call: "Call", repo: Path | None
-) -> dict[str, Any]:
-    done = ask(repository_folder(repo), method, **chosen_workspace(ws), steps=steps, **deed_of(call))
+def _say_step(done: dict[str, Any], what: str, hint: str, call: "Call") -> dict[str, Any]:
     if not call.as_json:
         paths = sum(done[each] for each in COUNTS)
         deed = f"what was done to {output.count(paths, 'path')}" if paths else "the layer; all files stay as they are"

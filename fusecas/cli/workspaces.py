@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ask, chosen_workspace, deed_of, ws_option
-from fusecas.cli.common import chosen, list_options, reading, repository_folder, verb
+from fusecas.cli.asking import live, ws_option
+from fusecas.cli.common import chosen, list_options, reading, verb
 from fusecas.cli.operations import VerbGroup
 from fusecas.wire import path_of
 
@@ -25,7 +25,7 @@ def fork(name: str, ws: str | None, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas fork attempt-2
     """
-    done = ask(repository_folder(repo), "fork", name=name, **chosen_workspace(ws), **deed_of(call))
+    done = live(call, repo, ws).fork(name)
     if not call.as_json:
         print(f"workspace {output.printable(name)}{_place(done)}")
     return done
@@ -55,9 +55,8 @@ def ws_list(call: "Call", repo: Path | None, **choice: Any) -> Any:
     from fusecas.store import heads
 
     with reading(repo) as snapshot:
-        names = [ref.removeprefix(heads.NAMESPACE) for ref, _ in snapshot.list_refs(heads.NAMESPACE)]
         keys: dict[str, Any] = {"name": lambda head: head.name}
-        found = chosen((heads.read_head(snapshot, name) for name in names), keys, **choice)
+        found = chosen(heads.all_heads(snapshot), keys, **choice)
     if not call.as_json:
         output.print_table(
             [output.printable(each.name), output.paint(output.short(each.workspace.layer) or "nothing yet", "yellow")]
@@ -82,7 +81,7 @@ def ws_create(name: str, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas ws create scratch
     """
-    done = ask(repository_folder(repo), "ws.create", name=name, **deed_of(call))
+    done = live(call, repo).create(name)
     if not call.as_json:
         print(f"workspace {output.printable(name)}{_place(done)}")
     return done
@@ -96,7 +95,7 @@ def ws_rm(name: str, force: bool, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas ws rm attempt-2
     """
-    done = ask(repository_folder(repo), "ws.rm", name=name, force=force, **deed_of(call))
+    done = live(call, repo).remove(name, force=force)
     if not call.as_json:
         print(f"removed workspace {output.printable(name)}")
     return done

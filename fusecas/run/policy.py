@@ -60,13 +60,21 @@ class Policy(NamedTuple):
 
 def policy_of(snapshot: Snapshot, state: StateId, folder: Path) -> Policy:
     """BadConfiguration names the file and what is wrong in it."""
-    entry = trees.lookup(snapshot, state, VERSIONED.encode())
-    text = b""
-    if entry is not None and entry.is_file and entry.target is not None:
-        text = snapshot.read_content(entry.target) if entry.size <= LARGEST else b"\xff"
+    text = _versioned(snapshot, state)
     local = folder / LOCAL
     known = _with(Policy(), _run_table(VERSIONED, text, ("run",)))
     return _with(known, _run_table(str(local), local.read_bytes() if local.exists() else b"", ("run", *OTHER_TABLES)))
+
+
+def _versioned(snapshot: Snapshot, state: StateId) -> bytes:
+    entry = trees.lookup(snapshot, state, VERSIONED.encode())
+    if entry is None:
+        return b""
+    if not entry.is_file:
+        raise BadConfiguration(f"{VERSIONED} is no file", hint="what a link leads to would not be part of the key")
+    if entry.size > LARGEST:
+        raise BadConfiguration(f"{VERSIONED} is larger than {LARGEST} bytes")
+    return b"" if entry.target is None else snapshot.read_content(entry.target)
 
 
 class _Table(NamedTuple):

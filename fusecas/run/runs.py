@@ -228,7 +228,7 @@ class Runs:
         result: Result,
         deed: Deed,
     ) -> Served:
-        live = keys.live
+        live, found_at = keys.live, time.time_ns()
         with self._store.read() as snapshot:
             said = said_by(snapshot, result)
         if result.state == result.base:
@@ -239,8 +239,8 @@ class Runs:
         def work_out(load: Loader, save: Saver) -> tuple[StateId, TimesId | None]:
             with self._store.read() as snapshot:
                 state = delta(snapshot, result, live, policy, self._keys.stat_caches, load, save)
-            now = time.time_ns()
-            brought = times.brought(result.base_times, result.times, live.times, result.window, now, load, save)
+            to = Window(found_at, max(time.time_ns(), found_at))
+            brought = times.brought(result.base_times, result.times, live.times, result.window, to, load, save)
             return state, brought
 
         def make_layer(transaction: Transaction, head: Head, target: Target) -> LayerId:

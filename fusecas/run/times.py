@@ -84,23 +84,27 @@ def brought(
     result: TimesId | None,
     live: TimesId | None,
     window: Window,
-    now: int,
+    to: Window,
     load: Loader,
     save: Saver,
 ) -> TimesId | None:
-    """The times of a workspace after a hit: where the run has changed one, that is so many ns before now as it was
-    before the run's end; what it set itself, outside the time it took, stays as set. All else is left alone."""
-
-    shift = now - window.end
+    """The times of a workspace after a hit: what the run has changed gets times between those of `to`, in their order;
+    what it set itself, outside the time it took, stays as set. All else is left alone. `to` begins after all that is
+    there: what was made of something is newer than that, however long it took."""
+    length, room = window.end - window.start, to.end - to.start
 
     def shifted(time: int) -> int:
-        return time + shift if window.start <= time <= window.end else time
+        if not window.start <= time <= window.end:
+            return time
+        if length <= room:
+            return time + to.end - window.end
+        return to.start + (time - window.start) * room // length
 
     def take(directory: bytes) -> tuple[bytes | None, list[LeafEntry]]:
         root, directories = _native.shift_times(
             directory,
             window,
-            shift,
+            to,
             lambda node, kind: load(ObjectId(node), Kind(kind)),
             lambda kind, data: save(Kind(kind), data),
         )

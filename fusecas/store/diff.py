@@ -50,6 +50,30 @@ class Change(NamedTuple):
     links: tuple[bytes | None, bytes | None] | None = None
 
 
+class Grouped(NamedTuple):
+    """Changes by what has happened to the path, each once. `modified` has what became another kind of file, or other
+    modes and attributes, too; `renamed` whatever is at another path."""
+
+    added: list[Change]
+    modified: list[Change]
+    deleted: list[Change]
+    renamed: list[Change]
+
+
+def grouped(changes: Iterable[Change]) -> Grouped:
+    groups = Grouped([], [], [], [])
+    for each in changes:
+        if ChangeKind.RENAMED in each.kinds:
+            groups.renamed.append(each)
+        elif ChangeKind.ADDED in each.kinds:
+            groups.added.append(each)
+        elif ChangeKind.REMOVED in each.kinds:
+            groups.deleted.append(each)
+        else:
+            groups.modified.append(each)
+    return groups
+
+
 def diff_states(
     reader: Snapshot,
     a: StateId,

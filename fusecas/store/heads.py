@@ -34,7 +34,7 @@ class Head(NamedTuple):
 def read_head(reader: Snapshot, name: str = DEFAULT) -> Head:
     found = reader.get_ref(NAMESPACE + check_name(name))
     if found is None:
-        known = [ref.removeprefix(NAMESPACE) for ref, _ in reader.list_refs(NAMESPACE)]
+        known = names(reader)
         raise RefNotFound(f"no workspace {name}", details={"name": name, "known": known})
     workspace = Workspace.decode(reader.read_node(found.target, Kind.WORKSPACE))
     live = reader.get_live(workspace.id)
@@ -95,9 +95,13 @@ def settle_fork(transaction: Transaction, fork: Head, live: Live) -> None:
             return
 
 
+def names(reader: Snapshot) -> list[str]:
+    return [ref.removeprefix(NAMESPACE) for ref, _ in reader.list_refs(NAMESPACE)]
+
+
 def all_heads(reader: Snapshot) -> Iterator[Head]:
-    for ref, _ in reader.list_refs(NAMESPACE):
-        yield read_head(reader, ref.removeprefix(NAMESPACE))
+    for name in names(reader):
+        yield read_head(reader, name)
 
 
 def remove_head(transaction: Transaction, head: Head, argv: Sequence[bytes], actor: str, verb: str = "ws rm") -> None:

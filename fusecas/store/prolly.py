@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from fusecas import _native
 from fusecas.errors import InvalidObject
 from fusecas.store.ids import Kind, ObjectId
-from fusecas.store.kinds import EntryKind
 
 Loader = Callable[[ObjectId, Kind], bytes]
 Saver = Callable[[Kind, bytes], ObjectId]
@@ -163,16 +162,6 @@ def _leaves_below(kind: Kind, node: Node, load: Loader, start: bytes) -> Iterato
         return
     for at in range(first, len(node.entries)):
         yield from _leaves_below(kind, load_child(kind, node, at, load), load, start)
-
-
-def weight(kind: Kind, entry: LeafEntry) -> tuple[int, int]:
-    """What a leaf entry counts for above it: (entries, bytes)."""
-    if kind != Kind.TREE:
-        return 1, 0
-    _, entry_kind, _, _, size, count, _ = entry
-    if entry_kind == EntryKind.DIRECTORY:
-        return 1 + count, size
-    return 1, size if entry_kind == EntryKind.FILE else 0
 
 
 def totals(kind: Kind, root: bytes | None, load: Loader) -> tuple[int, int]:

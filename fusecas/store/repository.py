@@ -71,27 +71,19 @@ class Repository:
         """
         descriptor = os.open(self.folder / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._lock(descriptor, fcntl.LOCK_EX)
+            self._lock(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)
 
-    def _lock(self, descriptor: int, how: int) -> None:
+    def _lock(self, descriptor: int) -> None:
         try:
-            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
             raise InUse(f"{self.folder} is mounted already, by process {pid}", hint="fusecas umount") from error
-
-    def refuse_while_served(self) -> None:
-        """For what must not move a workspace under the hands of a daemon; any number may ask at once."""
-        descriptor = os.open(self.folder / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            self._lock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def held_briefly(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from fusecas.store.rows import Baseline, Operation
 from fusecas.store.snapshot import HEX_DIGITS, SHORTEST_PREFIX, Snapshot
 
 SUFFIX = re.compile(r"~(?P<back>\d*)$|@\{(?P<at>[^}]*)\}$|@op:(?P<operation>\d+)$")
+LIVE = re.compile("@live(?![^:~])")
 MOST_DIGITS = 18
 AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
 EPOCH, MICROSECOND = datetime.fromtimestamp(0, UTC), timedelta(microseconds=1)
@@ -44,6 +45,11 @@ def split_path(text: str) -> tuple[str, bytes | None]:
     if at < 0:
         return text, None
     return lead + rest[:at], rest[at + 1 :].encode(errors="surrogateescape").strip(b"/")
+
+
+def is_live(text: str) -> bool:
+    """Whether it is seen from `@live`: what is uncommitted must be a state before it is looked for."""
+    return LIVE.match(text) is not None
 
 
 def resolve(

@@ -35,7 +35,8 @@ def delete_tag(transaction: Transaction, name: str, argv: Sequence[bytes], actor
     ref = NAMESPACE + check_name(name)
     now = transaction.get_ref(ref)
     if now is None:
-        raise RefNotFound(f"no tag {name}", details={"name": name})
+        known = [each for each, _ in list_tags(transaction)]
+        raise RefNotFound(f"no tag {name}", details={"name": name, "known": known})
     return transaction.operate("tag", argv, actor, [Move(ref, now.target, None)])
 
 

@@ -20,10 +20,7 @@ def unnamed_behind(snapshot: Snapshot, name: str) -> tuple[int, LayerId | None]:
     if move is None or move.old_live is None:
         return 0, None
     named = {row.target for _, row in snapshot.list_refs(tags.NAMESPACE)}
-    for ref, _ in snapshot.list_refs(heads.NAMESPACE):
-        layer = heads.read_head(snapshot, ref.removeprefix(heads.NAMESPACE)).workspace.layer
-        if layer is not None:
-            named.add(layer)
+    named.update(each.workspace.layer for each in heads.all_heads(snapshot) if each.workspace.layer is not None)
     named.update(_line(snapshot, head.workspace.layer))
     newest = move.old_live.layer
     count = sum(1 for _ in takewhile(lambda layer: layer not in named, _line(snapshot, newest)))

@@ -23,7 +23,7 @@ from fusecas.workspace import ranges
 from fusecas.workspace.mover import Deed
 from fusecas.workspace.workspace import OVERLAYS
 
-Seal = Callable[[], None]
+Seal = Callable[[], object]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from fusecas.errors import BadName, InUse, Refused
 from fusecas.store import heads
 from fusecas.store.names import check_name
 from fusecas.store.repository import Repository
-from fusecas.store.snapshot import Snapshot
 from fusecas.workspace.mover import Deed
 from fusecas.workspace.siblings import Siblings
 from fusecas.workspace.workspace import ID_BYTES, OVERLAYS, Workspace
@@ -37,7 +36,7 @@ class Workspaces:
 
     def names(self) -> list[str]:
         with self.repository.store.read() as snapshot:
-            return names_of(snapshot)
+            return heads.names(snapshot)
 
     def has(self, name: str) -> bool:
         with self.repository.store.read() as snapshot:
@@ -74,10 +73,6 @@ class Workspaces:
         """Make everything durable; what is uncommitted stays so."""
         for workspace in self.opened():
             workspace.close()
-
-
-def names_of(snapshot: Snapshot) -> list[str]:
-    return [ref.removeprefix(heads.NAMESPACE) for ref, _ in snapshot.list_refs(heads.NAMESPACE)]
 
 
 def check_new_name(name: str) -> None:

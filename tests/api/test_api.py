@@ -220,6 +220,18 @@ def test_history_and_inspect_have_the_fields_that_people_know(work: fusecas.Work
     assert work.inspect().hash == last.hash == work.head()
 
 
+def test_live_is_no_layer_as_long_as_something_is_uncommitted(work: fusecas.Workspace) -> None:
+    layer = work.run("echo x > x").hash
+    assert work.inspect("@live").hash == work.tag("now", "@live") == layer
+    for ask in (work.inspect, lambda ref: work.tag("now", ref, force=True)):
+        (work.path / "edit").write_text("x")
+        with pytest.raises(fusecas.RefNotFound, match="something is uncommitted"):
+            ask("@live")
+        work.undo()
+    (work.path / "edit").write_text("x")
+    assert work.tags() == {"now": layer} and work.history("@live") == []
+
+
 def test_tags_are_a_dict_and_moving_one_needs_force(work: fusecas.Workspace) -> None:
     one, two = (work.run(f"echo {each} > x").hash for each in (1, 2))
     assert work.tag("v1", "@~1") == one and work.tag("release/constructor") == two

@@ -197,3 +197,12 @@ def test_other_options_are_named_as_well(local: Runner) -> None:
     assert local.json(text)["missed"] == {"env": [], "host": [], "touched": [], "other": ["umask"]}
     local.ok("undo")
     assert local.json(f"{sys.executable} -c 0")["missed"] is None
+
+
+def test_a_configuration_that_is_no_file_is_refused(local: Runner) -> None:
+    local.shell("mkdir conf; printf '[run]\\nnever = [\"*\"]\\n' > conf/real; ln -s conf/real fusecas.toml")
+    refused = local.run("run", "true")
+    assert refused.code == 125 and "fusecas.toml is no file" in refused.stderr
+    local.shell("rm fusecas.toml; head -c 2000000 /dev/zero > fusecas.toml")
+    assert "larger than" in local.run("run", "true").stderr
+    local.shell("rm fusecas.toml")

@@ -75,3 +75,17 @@ def test_a_variable_that_holds_a_longer_name_is_another_one(runner: Runner) -> N
     text = runner.counted("expr $WHERE : '.*-\\(.*\\)/' > a; echo $WHERE | sed s,.*-,, > b")
     runner.json(text, env={"WHERE": f"{runner.work}-tools/x"})
     assert runner.json(*OTHER, text, env={"WHERE": f"{other}-tools/x"})["cached"] is False
+
+
+def test_what_a_hit_made_is_newer_than_what_it_was_made_of(runner: Runner) -> None:
+    runner.json("true")
+    runner.shell("printf 'b: a\\n\\tcp a b\\nc: b\\n\\tcp b c\\n\\tsleep 1\\n' > Makefile; echo 1 > a")
+    runner.ok("commit")
+    runner.ok("fork", "other")
+    runner.shell("echo 2 > a")
+    runner.json("make c")
+    (runner.work / ".fusecas/ws/other/a").write_text("2\n")
+    assert runner.json("--ws", "other", "make c")["cached"] is True
+    assert "up to date" in str(runner.json("--ws", "other", "make c")["stdout"])
+    times = [(runner.work / ".fusecas/ws/other" / name).stat().st_mtime_ns for name in "abc"]
+    assert times == sorted(times) and len(set(times)) == 3

@@ -402,12 +402,13 @@ type Shifted<'py> = (Option<Bound<'py, PyBytes>>, Vec<(Bound<'py, PyBytes>, i128
 fn shift_times<'py>(
     py: Python<'py>,
     times: &[u8],
-    window: (i128, i128),
-    shift: i128,
+    from: (i128, i128),
+    to: (i128, i128),
     load: Bound<'py, PyAny>,
     save: Bound<'py, PyAny>,
 ) -> PyResult<Shifted<'py>> {
-    let (root, directories) = sides::shift_times(&to_id(times)?, window, shift, &Callables { py, load, save })?;
+    let shift = sides::Shift { from, to };
+    let (root, directories) = sides::shift_times(&to_id(times)?, &shift, &Callables { py, load, save })?;
     let named = directories
         .iter()
         .map(|each| (PyBytes::new(py, &each.name), each.mtime, PyBytes::new(py, &each.child)))

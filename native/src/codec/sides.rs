@@ -49,19 +49,34 @@ pub struct TimedDirectory {
     pub child: Id,
 }
 
-/// The times of a directory, those from `start` to `end` later by `shift`. What is in directories below it stays as it
-/// is: they are named.
+/// A stretch of time that takes the place of another one: `to` is not longer, and all stays in its order.
+pub struct Shift {
+    pub from: (i128, i128),
+    pub to: (i128, i128),
+}
+
+impl Shift {
+    fn of(&self, time: i128) -> i128 {
+        let ((start, end), (first, last)) = (self.from, self.to);
+        match end - start {
+            _ if time < start || time > end => time,
+            length if length <= last - first => time + last - end,
+            length => first + (time - start) * (last - first) / length,
+        }
+    }
+}
+
+/// The times of a directory, shifted. What is in directories below it stays as it is: they are named.
 pub fn shift_times<E: From<FormatError>>(
     times: &Id,
-    (start, end): (i128, i128),
-    shift: i128,
+    shift: &Shift,
     nodes: &impl Nodes<E>,
 ) -> Result<(Option<Id>, Vec<TimedDirectory>), E> {
     let mut found = Vec::new();
     let mut directories = Vec::new();
     each_leaf_entry(TIMES, Some(times), nodes, &mut |entry| {
         let Entry::Times { name, mtime, child } = entry else { return refuse("no entry of times") };
-        let mtime = if (start..=end).contains(mtime) { mtime + shift } else { *mtime };
+        let mtime = shift.of(*mtime);
         let name = Box::from(*name);
         match child {
             None => found.push(Timed { name, mtime }),
