@@ -113,6 +113,11 @@ class Operations(pyfuse3.Operations):
         for witness in place.witnesses:
             witness.changes(ctx.pid, ino, name)
 
+    def _looked(self, place: Place, ctx: Any) -> None:
+        """Something is opened: a command may be running elsewhere, whose own look into this place is to be known."""
+        if self._places.is_watched:
+            self._places.opened(place, ctx.pid)
+
     def _entry(self, place: Place, found: "_native.Attributes") -> EntryAttributes:
         return attributes_of(place.first | found[0], found, FOREVER)
 
@@ -183,7 +188,7 @@ class Operations(pyfuse3.Operations):
         handle, self._next_listing = self._next_listing, self._next_listing + 1
         number, ino = split(inode)
         if number != SPECIAL:
-            self._places.opened(self._places[number], ctx.pid)
+            self._looked(self._places[number], ctx)
             self._places[number].overlay.opened(ino)
         self._listings[handle] = Listing(inode)
         return handle
@@ -381,7 +386,7 @@ class Operations(pyfuse3.Operations):
         place, ino = self._place(inode)
         if place.workspace is None and flags & os.O_ACCMODE != os.O_RDONLY:
             raise FUSEError(errno.EROFS)
-        self._places.opened(place, ctx.pid)
+        self._looked(place, ctx)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._seen(place, ctx, ino)
         if flags & os.O_TRUNC:

@@ -97,15 +97,18 @@ class Places:
     def unwatch(self, name: str, witness: Witness) -> None:
         self._set_witnesses(name, tuple(each for each in self._witnesses.get(name, ()) if each is not witness))
 
+    @property
+    def is_watched(self) -> bool:
+        return bool(self._witnesses)
+
     def opened(self, place: Place, pid: int) -> None:
         """Something is opened, to be read: whoever watches another place is told, if the reader is theirs."""
-        if self._witnesses:
-            name = None if place.workspace is None else place.workspace.name
-            others = [each for other, some in self._witnesses.items() if other != name for each in some]
-            if others and not any(each.descends(pid) for each in place.witnesses):
-                where = "a layer under .fusecas/at" if name is None else f"workspace {name}"
-                for each in others:
-                    each.looks(pid, where)
+        name = None if place.workspace is None else place.workspace.name
+        others = [each for other, some in self._witnesses.items() if other != name for each in some]
+        if others and not any(each.descends(pid) for each in place.witnesses):
+            where = "a layer under .fusecas/at" if name is None else f"workspace {name}"
+            for each in others:
+                each.looks(pid, where)
 
     def _set_witnesses(self, name: str, witnesses: tuple[Witness, ...]) -> None:
         self._witnesses[name] = witnesses

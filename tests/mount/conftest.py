@@ -36,11 +36,7 @@ class Mounted(Place):
 
     def kill(self) -> None:
         """The daemon dies without a word."""
-        pid = self.pid()
-        descriptor = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        wait_for(descriptor)
-        os.close(descriptor)
+        kill(self.pid())
 
     def changes(self) -> dict[str, str]:
         found = self.ok("status", "--json").result["changes"]
@@ -53,6 +49,13 @@ class Mounted(Place):
         )  # type: ignore[call-overload]
         assert done.returncode == 0, done.stdout + done.stderr
         return str(done.stdout)
+
+
+def kill(pid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(descriptor)
+    os.close(descriptor)
 
 
 def wait_for(descriptor: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calling import NOT_UTF8
-from tests.mount.conftest import Mounted
+from tests.mount.conftest import Mounted, kill
 from tests.mount.test_checkout import committed, tree
 
 OLD = 1_000_000_000
@@ -278,12 +278,13 @@ def test_the_daemon_killed_at_any_moment_leaves_the_old_or_the_new_state(standin
     standing.shell("for i in $(seq 300); do echo 2 > many/$i; done; echo mine > mine; ln mine many/linked")
     before, put_back = tree(standing.work), 0
     for number in range(DEATHS):
+        pid = standing.pid()
         process = standing.start("checkout", "@", "--", "many", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if number == DEATHS - 1:
             process.wait()
         else:
             time.sleep(SPAN * number / DEATHS)  # later and later
-        standing.kill()
+        kill(pid)
         process.wait()
         standing.mount()
         now = tree(standing.work)
