@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from fusecas.errors import ExpiredError, FusecasError, NotFound, Refused, StillRunning
 from fusecas.run import failed, times
@@ -27,6 +27,7 @@ from fusecas.store.ids import ContentId, LayerId, StateId, TimesId
 from fusecas.store.prolly import Loader, Saver
 from fusecas.store.rows import Baseline, Operation
 from fusecas.store.run_rows import DONE, INTERRUPTED, RUNNING, Record, Result, Window
+from fusecas.store.session import Session
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
 from fusecas.store.transaction import Transaction
@@ -267,7 +268,7 @@ class Runs:
             raise NotFound(f"no run {number.hex()} is on")
         try:
             with self._store.session() as session:
-                outputs = [session.put_stream(file) for file in self._open_logs(number)]
+                outputs = [_stored(log, session) for log in self.logs(number)]
                 session.flush()
                 says_path = any(_holds(each, run.request.place) for each in self.logs(number))
                 ended = self._end(run, outcome, outputs, says_path, deed)
@@ -412,8 +413,10 @@ class Runs:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
-    def _open_logs(self, number: bytes) -> list[BinaryIO]:
-        return [each.open("rb") for each in self.logs(number)]
+
+def _stored(log: Path, session: Session) -> ContentId:
+    with log.open("rb") as file:
+        return session.put_stream(file)
 
 
 def _holds(log: Path, path: bytes) -> bool:
