@@ -149,7 +149,7 @@ class Mover:
             layer = target.layer if target.make_layer is None else target.make_layer(transaction, head, target)
             ranges = (Range(self._overlay.stream, self._overlay.position),)
             row = row_over(transaction, self._overlay, head.live, target.state, plan.root, ranges, plan.leaving)
-            baseline = target.baseline or Baseline(target.times, target.state, time.time_ns())
+            baseline = transaction.still(target.baseline) or Baseline(target.times, target.state, time.time_ns())
             row = row._replace(layer=layer, baseline=baseline, owner=owner)
             return Published(layer, heads.advance(transaction, head, row, verb, *deed, cursor=target.cursor))
 
