@@ -145,6 +145,10 @@ class Connection:
         else:
             self._endings[key] = act
 
+    def is_waiting(self, key: bytes) -> bool:
+        """Whether something is to be done under that key when it ends."""
+        return key in self._endings
+
     def not_at_end(self, key: bytes) -> None:
         self._endings.pop(key, None)
 

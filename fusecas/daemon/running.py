@@ -200,9 +200,10 @@ class RunCalls:
         number = _number(given["run"])
         killed = tuple(map(str, given["killed"]))
         window = Window(given["started"], given["ended"])
-        watched = self._watches.pop(number, None)  # whoever takes it is the only one who ends the run
+        is_theirs = caller.connection.is_waiting(number)
+        watched = self._watches.pop(number, None) if is_theirs else None  # whoever takes it alone ends the run
         if watched is None:
-            raise NotFound(f"no run {number.hex()} is on")
+            raise NotFound(f"no run {number.hex()} is on that was begun on this connection")
         outcome = Outcome(given["exit"], given["signal"], window, killed, given["keep"], watched[1])
         try:
             ended = await trio.to_thread.run_sync(self._runs.end, number, outcome, deed_of(given))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fusecas.client import Client
-from fusecas.errors import FusecasError, InUse, UsageError
+from fusecas.errors import FusecasError, InUse, NotFound, UsageError
 from fusecas.run.request import Request
 from fusecas.run.runs import Running, Runs
 from fusecas.store.repository import Repository
@@ -171,3 +171,14 @@ def is_refused(runs: Runs, workspace: Workspace) -> bool:
             return False
     except InUse:
         return True
+
+
+def test_a_run_is_ended_by_whoever_began_it(runner: Runner) -> None:
+    runner.ok("run", "true")
+    with Client(runner.repository) as one, Client(runner.repository) as other:
+        begun = begin(one, runner, "touch theirs", os.getpid())
+        with pytest.raises(NotFound, match="begun on this connection"):
+            end(other, begun)
+        assert end(one, begun)["mixed"] is None
+        with pytest.raises(NotFound):
+            end(one, begun)
