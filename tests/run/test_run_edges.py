@@ -24,8 +24,11 @@ from fusecas.workspace.mover import Deed
 from fusecas.workspace.sides import ROOT
 from fusecas.workspace.workspace import Workspace
 from tests.cli.calling import PROGRAM, TIMEOUT
+from tests.mount.conftest import kill
 from tests.run.conftest import Runner
 from tests.run.test_bracket import started, until
+
+DEATHS, SPAN = 6, 0.6
 
 
 def begin(client: Client, runner: Runner, text: str, executor: int) -> dict[str, Any]:
@@ -182,3 +185,30 @@ def test_a_run_is_ended_by_whoever_began_it(runner: Runner) -> None:
         assert end(one, begun)["mixed"] is None
         with pytest.raises(NotFound):
             end(one, begun)
+
+
+def test_a_daemon_that_is_killed_in_a_hit_leaves_all_of_it_or_nothing(runner: Runner) -> None:
+    text = runner.counted("mkdir many; for i in $(seq 300); do echo $i > many/$i; done; rm base")
+    runner.json("echo base > base")
+    layer = runner.json(text)["hash"]
+    runner.ok("undo")
+    came: list[bool] = []
+    for number in range(DEATHS):
+        pid = runner.pid()
+        process = runner.start("run", text, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if number == DEATHS - 1:
+            process.wait()
+        else:
+            time.sleep(SPAN * number / DEATHS)  # later and later
+        kill(pid)
+        process.wait()
+        runner.ok("path")
+        names = set(os.listdir(runner.work))
+        came.append("many" in names)
+        assert names == ({"many"} if came[-1] else {"base"})
+        head = runner.ok("head", "--json").result["layer"]
+        if came[-1]:
+            assert head == layer and len(os.listdir(runner.work / "many")) == 300
+            runner.ok("undo")
+        assert runner.changes() == {}
+    assert came[-1] and runner.executions == 1
