@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -88,9 +89,16 @@ class Daemon:
         scope.cancel()
 
     async def _until_it_answers(self) -> None:
-        with trio.move_on_after(PATIENCE) as waiting:
-            await trio.to_thread.run_sync(os.stat, self._mountpoint, abandon_on_cancel=True)
-        if self._session.device.failure is not None or waiting.cancelled_caught:
+        """Asked by another process: a thread of this one that waits for our own answer could not end if we are killed,
+        nor could then the mount."""
+        asking = subprocess.Popen(["/bin/sh", "-c", 'test -d "$1"', "sh", self._mountpoint], stdin=subprocess.DEVNULL)
+        ended = os.pidfd_open(asking.pid)
+        try:
+            with trio.move_on_after(PATIENCE) as waiting:
+                await trio.lowlevel.wait_readable(ended)
+        finally:
+            os.close(ended)
+        if self._session.device.failure is not None or waiting.cancelled_caught or asking.wait() != 0:
             raise EnvironmentProblem(f"{self._mountpoint} does not answer: {self._session.device.failure}")
 
     async def _watch_signals(self, scope: trio.CancelScope) -> None:
