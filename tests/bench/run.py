@@ -1,21 +1,23 @@
 """What a run costs, and what is done about it: hit, one-file run, unchanged run, status, checkout, diff.
 
 Parts: api (calls of the Python API, on a connection that is open), program (whole processes of the command line), each
-among 20 000 files, among 1 000, and beside git on ext4; large_hits (of layers of many files). Needs root.
+among 20 000 files, among 1 000, and beside git on ext4; million (the API among 1 000 000 files beside 1 000), history
+(with 500 layers beside one), large_hits (of layers of many files). Needs root.
 """
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import fusecas
 from tests.bench.measure import Bench, program, run, settle, timed
-from tests.bench.peers import Ext4, Ours
+from tests.bench.peers import Ext4, Mount, Ours
 from tests.bench.workspace import Workspace, fill
 
-MANY, FEW = 20_000, 1000
+MOST, MANY, FEW = 1_000_000, 20_000, 1000
+LAYERS = 500
 ROUNDS = 5
 HIT = "echo hit > hit"
 CHANGE = "echo {} > changed"
@@ -71,6 +73,21 @@ class ByApi(Workspace, Commands):
 
     def diff(self) -> float:
         return timed(lambda: self.space.diff("@~1", "@")) * 1000
+
+
+class WithLayers(ByApi):
+    """Many layers stand on its files."""
+
+    def start(self) -> None:
+        super().start()
+        for at in range(self.layers):
+            self.space.run(f"echo {at} > changed")
+
+    def __init__(self, folder: Path, layers: int) -> None:
+        self.layers = layers
+        where = folder / f"layers-{layers}"
+        where.mkdir()
+        super().__init__(where, FEW)
 
 
 class ByProgram(ByApi):
@@ -143,29 +160,45 @@ class Git(Ext4, Commands):
         return timed(lambda: self.shell("git diff --name-status @~1 @")) * 1000
 
 
-def compared(bench: Bench, kind: type[ByApi], hit: str) -> None:
+def steps(hit: str) -> list[tuple[str, Callable[[Any], float | None], str]]:
+    return [
+        ("hit of a run that made one file", lambda each: each.hit(), f"{hit}, x1.5"),
+        ("run that makes one file", lambda each: each.one_file_run(), "x1.5"),
+        ("run that changes nothing", lambda each: each.unchanged_run(), "x1.5"),
+        ("status", lambda each: each.status(), "x1.5"),
+        ("checkout of one file's difference", lambda each: each.checkout(), "x1.5"),
+        ("diff of one file's difference", lambda each: each.diff(), "x1.5"),
+    ]
+
+
+def compared(bench: Bench, hit: str, peers: Mapping[str, Mount]) -> None:
     bench.rounds *= ROUNDS
     with ExitStack() as stack:
-        many, few = (stack.enter_context(kind(bench.folder, count)) for count in (MANY, FEW))
-        git = stack.enter_context(Git(bench.folder, MANY))
+        for each in peers.values():
+            stack.enter_context(each)
         settle()
-        steps: list[tuple[str, Callable[[Any], float | None], str]] = [
-            ("hit of a run that made one file", lambda each: each.hit(), f"{hit}, x1.5"),
-            ("run that makes one file", lambda each: each.one_file_run(), "x1.5"),
-            ("run that changes nothing", lambda each: each.unchanged_run(), "x1.5"),
-            ("status", lambda each: each.status(), "x1.5"),
-            ("checkout of one file's difference", lambda each: each.checkout(), "x1.5"),
-            ("diff of one file's difference", lambda each: each.diff(), "x1.5"),
-        ]
-        bench.among(steps, {"of 20 000": many, "of 1 000": few, "git, 20 000": git}, "ms")
+        bench.among(steps(hit), peers, "ms")
+
+
+def beside_git(bench: Bench, kind: type[ByApi], hit: str) -> None:
+    peers = {"of 20 000": kind(bench.folder, MANY), "of 1 000": kind(bench.folder, FEW)}
+    compared(bench, hit, {**peers, "git, 20 000": Git(bench.folder, MANY)})
 
 
 def api(bench: Bench) -> None:
-    compared(bench, ByApi, "3 ms")
+    beside_git(bench, ByApi, "3 ms")
 
 
 def by_program(bench: Bench) -> None:
-    compared(bench, ByProgram, "100 ms")
+    beside_git(bench, ByProgram, "100 ms")
+
+
+def million(bench: Bench) -> None:
+    compared(bench, "3 ms", {"of 1 000 000": ByApi(bench.folder, MOST), "of 1 000": ByApi(bench.folder, FEW)})
+
+
+def history(bench: Bench) -> None:
+    compared(bench, "3 ms", {f"{count} layers": WithLayers(bench.folder, count) for count in (LAYERS, 1)})
 
 
 class Empty(Ours):
@@ -216,4 +249,4 @@ def large_hits(bench: Bench) -> None:
         )
 
 
-PARTS = {"api": api, "program": by_program, "large_hits": large_hits}
+PARTS = {"api": api, "program": by_program, "million": million, "history": history, "large_hits": large_hits}

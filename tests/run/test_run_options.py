@@ -293,9 +293,7 @@ def test_retry_of_what_gc_has_taken_says_so(runner: Runner) -> None:
     assert said.code == 125 and said.error["code"] == "expired-error"
 
 
-def test_a_daemon_that_is_killed_while_it_takes_back_leaves_all_or_nothing(
-    runner: Runner, tmp_path: Path
-) -> None:
+def test_a_daemon_that_is_killed_while_it_takes_back_leaves_all_or_nothing(runner: Runner, tmp_path: Path) -> None:
     runner.json("echo old > old; mkdir d; for n in 1 2 3 4 5 6 7 8 9; do echo $n > d/$n; done")
     (runner.work / "edit").write_text("mine")
     kept, taken_back = {"d": "D", "edit": "A", "new": "A", "old": "M"}, {"edit": "A"}
