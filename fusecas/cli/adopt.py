@@ -9,8 +9,9 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.asking import live_in
-from fusecas.cli.common import FOLDER_PATH, check_message, repository_at, verb
+from fusecas.cli.common import FOLDER_PATH, check_message, verb
 from fusecas.cli.progress import files, progress
+from fusecas.cli.where import repository_at
 from fusecas.errors import FusecasError, UsageError
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import ws_option
 from fusecas.cli.common import verb
 from fusecas.cli.executing import Outputs, Site, site, where_options
 from fusecas.cli.run import Wishes, as_json, end_as, run_nested, run_one, run_options, say, wishes
+from fusecas.cli.where import ws_option
 from fusecas.errors import FusecasError, UsageError
 
 if TYPE_CHECKING:

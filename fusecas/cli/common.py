@@ -1,7 +1,6 @@
-"""What verbs share: options, how the repository is found, lists, numbers with units."""
+"""What verbs share: options, how the repository is opened, lists, numbers with units."""
 
 import functools
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ import click
 
 from fusecas.cli import output
 from fusecas.cli.call import Call
-from fusecas.errors import RepositoryNotFound, UsageError
+from fusecas.cli.where import current_workspace, repository_folder
+from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
     from fusecas.store.ids import LayerId, ObjectId
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fusecas.store.revisions import Revision
     from fusecas.store.snapshot import Snapshot
 
-REPOSITORY_VARIABLES = ("FUSECAS_DIR", "STATEKIT_DIR", "E3_REPO")
 DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(s|m|h|d|w|)$")
 FOLDER_PATH = click.Path(path_type=Path, readable=False)
 """A folder that is not looked at yet: what is wrong with it is for the library to say."""
@@ -93,43 +92,6 @@ def verb(name: str, *, takes_paths: bool = False, has_lines: bool = False) -> Ca
     return decorate
 
 
-def repository_folder(repo: Path | None) -> Path:
-    """--repo, else the environment, else the nearest `.fusecas` upward."""
-    from fusecas.store.finding import FOLDER, find
-
-    named = named_folder(repo)
-    if named is None:
-        return find(Path.cwd())
-    folder, by = named
-    if not (folder / "store").is_dir():
-        inside = folder / FOLDER
-        found = (inside / "store").is_dir()
-        hint = f"{by} names the {FOLDER} folder itself: {inside}" if found else "fusecas init makes one"
-        raise RepositoryNotFound(f"{by}: {folder} is not a repository", hint=hint)
-    return folder
-
-
-def repository_at(folder: Path | None, repo: Path | None) -> Path:
-    """The one of a folder that is given, which is a workspace's; else as `repository_folder`."""
-    from fusecas.store.finding import find
-
-    if folder is None:
-        return repository_folder(repo).absolute()
-    if repo is not None:
-        raise UsageError("DIR and --repo both name what is meant", hint="give one of them")
-    return find(Path(os.path.realpath(folder)))
-
-
-def named_folder(repo: Path | None) -> tuple[Path, str] | None:
-    """The repository's folder and what named it, if anything does."""
-    if repo is not None:
-        return repo, "--repo"
-    for variable in REPOSITORY_VARIABLES:
-        if value := os.environ.get(variable):
-            return Path(value), variable
-    return None
-
-
 @contextmanager
 def opened(repo: Path | None) -> Iterator["Repository"]:
     from fusecas.store.repository import Repository
@@ -176,8 +138,6 @@ def workspace_of(ref: str) -> str:
 
 def this_workspace() -> str:
     """The name of the one that `@` stands for."""
-    from fusecas.cli.asking import current_workspace
-
     call = Call.of(click.get_current_context())
     return current_workspace(call, repository_folder(call.repo))
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusecas.cli import output
-from fusecas.cli.common import named_folder, repository_folder, verb
+from fusecas.cli.common import verb
+from fusecas.cli.where import named_folder, repository_folder
 from fusecas.errors import EnvironmentProblem, RepositoryNotFound
 
 if TYPE_CHECKING:

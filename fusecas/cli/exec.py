@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import WORKSPACE_VARIABLE, live_in, ws_option
-from fusecas.cli.common import REPOSITORY_VARIABLES, check_message, verb
+from fusecas.cli.asking import live_in
+from fusecas.cli.common import check_message, verb
 from fusecas.cli.executing import Outputs, become, execute_here, program_of, site, variables_in, where_options
+from fusecas.cli.where import REPOSITORY_VARIABLES, WORKSPACE_VARIABLE, ws_option
 from fusecas.cli.work import layer_text
 from fusecas.errors import StillRunning
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import around, chosen_workspace
-from fusecas.cli.common import repository_folder
 from fusecas.cli.live import serving
+from fusecas.cli.where import around, chosen_workspace, repository_folder
 from fusecas.errors import PathNotFound, Refused, RepositoryNotFound, UsageError
 from fusecas.wire import line_of
 

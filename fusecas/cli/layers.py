@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import chosen_workspace, live_of, seal_live
+from fusecas.cli.asking import live_of, seal_live
 from fusecas.cli.common import (
     FOLDER_PATH,
     check_message,
@@ -26,6 +26,7 @@ from fusecas.cli.common import (
     writing,
 )
 from fusecas.cli.progress import files, progress
+from fusecas.cli.where import chosen_workspace
 from fusecas.errors import UsageError
 
 if TYPE_CHECKING:

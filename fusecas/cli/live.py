@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import WORKSPACE_VARIABLE, chosen_workspace, ws_option
-from fusecas.cli.common import FOLDER_PATH, named_folder, repository_at, repository_folder, verb
+from fusecas.cli.common import FOLDER_PATH, verb
+from fusecas.cli.where import (
+    WORKSPACE_VARIABLE,
+    chosen_workspace,
+    named_folder,
+    repository_at,
+    repository_folder,
+    ws_option,
+)
 from fusecas.client import Client, NoDaemon
 from fusecas.wire import path_of
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusecas.cli import output
-from fusecas.cli.asking import current_workspace, live_of, ws_option
-from fusecas.cli.common import repository_folder, verb, writing
+from fusecas.cli.asking import live_of
+from fusecas.cli.common import verb, writing
 from fusecas.cli.progress import objects, progress
+from fusecas.cli.where import current_workspace, repository_folder, ws_option
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call

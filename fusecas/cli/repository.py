@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.common import FOLDER_PATH, duration, named_folder, opened, resolve_object, verb, writing
+from fusecas.cli.common import FOLDER_PATH, duration, opened, resolve_object, verb, writing
 from fusecas.cli.progress import objects, progress
+from fusecas.cli.where import named_folder
 from fusecas.errors import Damaged, UsageError
 
 if TYPE_CHECKING:

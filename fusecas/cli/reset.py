@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import current_workspace, ws_option
-from fusecas.cli.common import MOST_NUMBER, repository_folder, verb
+from fusecas.cli.common import MOST_NUMBER, verb
+from fusecas.cli.where import current_workspace, repository_folder, ws_option
 from fusecas.errors import UsageError
 
 if TYPE_CHECKING:

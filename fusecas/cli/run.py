@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import deed_of, ws_option
+from fusecas.cli.asking import deed_of
 from fusecas.cli.common import check_message, duration, verb
 from fusecas.cli.executing import (
     Function,
@@ -24,6 +24,7 @@ from fusecas.cli.executing import (
     where_options,
 )
 from fusecas.cli.missed import missed_text
+from fusecas.cli.where import ws_option
 from fusecas.cli.work import COUNTS, layer_text, names_text
 from fusecas.errors import StillRunning, UsageError
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import paths_of, seal_live
-from fusecas.cli.common import chosen, list_options, opened, reading, repository_folder, resolve, verb
+from fusecas.cli.asking import seal_live
+from fusecas.cli.common import chosen, list_options, opened, reading, resolve, verb
+from fusecas.cli.where import paths_of, repository_folder
 from fusecas.errors import PathNotFound, RefNotFound, UsageError
 from fusecas.store import trees
 from fusecas.store.ids import EMPTY_CONTENT

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import chosen_workspace, live, live_in, paths_of, ws_option
-from fusecas.cli.common import check_message, reading, repository_folder, verb
+from fusecas.cli.asking import live, live_in
+from fusecas.cli.common import check_message, reading, verb
+from fusecas.cli.where import chosen_workspace, paths_of, repository_folder, ws_option
 from fusecas.errors import UsageError
 from fusecas.wire import path_of
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import live, ws_option
+from fusecas.cli.asking import live
 from fusecas.cli.common import chosen, list_options, reading, verb
 from fusecas.cli.operations import VerbGroup
+from fusecas.cli.where import ws_option
 from fusecas.wire import path_of
 
 if TYPE_CHECKING:
