@@ -9,7 +9,6 @@ import os
 import pwd
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -22,8 +21,9 @@ from fusecas.errors import CommandFailed, InUse, RepositoryNotFound, StillRunnin
 from fusecas.executor import Command, Done
 from fusecas.opened import STORES, Connection, Connections
 from fusecas.outlet import Kept, Sink
+from fusecas.plain import Ended
 from fusecas.results import Committed, Diff, HistoryEntry, LayerInfo, Missed, Moved, Output, Rebuilt, RunResult, Status
-from fusecas.runner import Came, Input, Program
+from fusecas.runner import SECOND, Came, Input, Place, Program
 from fusecas.runner_child import Child
 from fusecas.store import adopted, heads, revisions
 from fusecas.store.finding import FOLDER
@@ -33,7 +33,6 @@ from fusecas.wire import path_of
 if TYPE_CHECKING:
     from fusecas.store.snapshot import Snapshot
 
-SECOND = 1_000_000_000
 WORK = "work"
 UMASK = 0o022
 AnyPath = str | os.PathLike[str]
@@ -288,7 +287,7 @@ class Workspace:
         """
         program = _program(command)
         with self.repo._serving() as connection, _source(self.repo.folder, stdin) as source:
-            if runner.RUN_VARIABLE in os.environ and (outer := runner.place_of(connection.client, self.name).outer):
+            if runner.RUN_VARIABLE in os.environ and (outer := self._outer(connection)) is not None:
                 return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             place = self.repo._place(connection, self.name)
             said: list[bytes] = []
@@ -329,7 +328,7 @@ class Workspace:
                     wait=wait,
                 )
             except StillRunning:
-                if (outer := runner.place_of(connection.client, self.name).outer) is None:
+                if (outer := self._outer(connection)) is None:
                     raise
                 return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             except BaseException:
@@ -337,37 +336,20 @@ class Workspace:
                 raise
         return _checked(self._result(came, said), check)
 
+    def _outer(self, connection: Connection) -> Place | None:
+        """Where it is, if this process is part of a run there."""
+        place = runner.place_of(connection.client, self.name)
+        return None if place.outer is None else place
+
     def _result(self, came: Came, said: list[bytes]) -> RunResult:
-        answer = came.answer
-        with self.repo._read() as snapshot:
-            if came.cached:
-                said = [_content(snapshot, answer[each]) for each in ("stdout", "stderr")]
-            state = looking.state_after(snapshot, answer["layer"], answer["run"])
-        done = came.done
-        return RunResult(
-            **_said(said),
-            exit_code=came.exit,
-            signal=came.signal,
-            timed_out=done is not None and done.timed_out,
-            hash=answer["layer"],
-            cached=came.cached,
-            state=state,
-            age=max(0.0, (time.time_ns() - int(answer["recorded_ns"])) / SECOND) if came.cached else None,
-            run=answer["run"],
-            workspace=self.name,
-            added=answer["added"],
-            removed=answer["removed"],
-            changed=answer["changed"],
-            edits=answer.get("edits"),
-            mixed=answer.get("mixed"),
-            killed=() if done is None else done.killed,
-            missed=_missed(answer.get("missed")),
-            nested=False,
-        )
+        if came.cached:
+            with self.repo._read() as snapshot:
+                said = [_content(snapshot, came.answer[each]) for each in ("stdout", "stderr")]
+        return _run_result(runner.told(came), said)
 
     def _run_nested(
         self,
-        outer: str,
+        outer: Place,
         program: Program,
         cwd: AnyPath | None,
         env: Mapping[str, str] | None,
@@ -375,24 +357,8 @@ class Workspace:
         stdin: bytes | None,
     ) -> RunResult:
         """Part of the run that this process belongs to: it is executed, and that is all."""
-        output = self._executed(program, cwd, env, timeout, stdin)
-        return RunResult(
-            **{each: getattr(output, each) for each in Output.__slots__},
-            hash=None,
-            cached=False,
-            state=None,
-            age=None,
-            run=outer,
-            workspace=self.name,
-            added=0,
-            removed=0,
-            changed=0,
-            edits=None,
-            mixed=None,
-            killed=(),
-            missed=None,
-            nested=True,
-        )
+        ended, said = self._executed(program, cwd, env, timeout, stdin)
+        return _run_result(runner.told_nested(outer, ended), said)
 
     def exec(
         self,
@@ -405,7 +371,9 @@ class Workspace:
         check: bool = False,
     ) -> Output:
         """Run a command, and that is all: no layer, no record. What it changes is uncommitted."""
-        return _checked(self._executed(_program(command), cwd, env, timeout, stdin), check)
+        ended, said = self._executed(_program(command), cwd, env, timeout, stdin)
+        output = Output(**_texts(said), exit_code=ended.exit, signal=ended.signal, timed_out=ended.timed_out)
+        return _checked(output, check)
 
     def _executed(
         self,
@@ -414,7 +382,7 @@ class Workspace:
         env: Mapping[str, str] | None,
         timeout: float | None,
         stdin: bytes | None,
-    ) -> Output:
+    ) -> tuple[Ended, list[bytes]]:
         place = self.path
         variables = runner.variables_in(place, _variables(env))
         with (
@@ -428,7 +396,7 @@ class Workspace:
             for each in (stdout, stderr):
                 each.seek(0)
                 said.append(each.read())
-        return Output(**_said(said), exit_code=ended.exit, signal=ended.signal, timed_out=ended.timed_out)
+        return ended, said
 
     def batch(self, commands: Sequence[Instruction], *, keep_going: bool = False, **options: Any) -> list[RunResult]:
         """Run one after the other, up to the first that fails, or all with `keep_going`. `options`: those of `run`."""
@@ -583,7 +551,11 @@ def _inside(place: Path, cwd: AnyPath | None) -> Path:
     return found
 
 
-def _said(said: Sequence[bytes]) -> dict[str, Any]:
+def _run_result(told: Mapping[str, Any], said: Sequence[bytes]) -> RunResult:
+    return RunResult(**_texts(said), **{**told, "killed": tuple(told["killed"]), "missed": _missed(told["missed"])})
+
+
+def _texts(said: Sequence[bytes]) -> dict[str, Any]:
     stdout, stderr = said
     return {
         "stdout": stdout.decode(errors="replace"),

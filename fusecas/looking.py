@@ -63,14 +63,6 @@ def head_of(snapshot: "Snapshot", workspace: str = heads.DEFAULT) -> Head:
     return Head(found.name, None if layer is None else layer.hex(), found.live.state.hex(), kind, instruction)
 
 
-def state_after(snapshot: "Snapshot", layer: str | None, run: str) -> str | None:
-    """What a run came to: the state of its layer, else what its record says."""
-    if layer is not None:
-        return heads.state_of(snapshot, LayerId(ObjectId(bytes.fromhex(layer)))).hex()
-    record = snapshot.record(bytes.fromhex(run))
-    return None if record is None or record.state is None else record.state.hex()
-
-
 def tags_of(snapshot: "Snapshot") -> dict[str, str]:
     return {name: layer.hex() for name, layer in tags.list_tags(snapshot)}
 

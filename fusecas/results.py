@@ -57,8 +57,9 @@ class RunResult(Output):
     was put in place; `age` is then how many seconds ago that was recorded. `state`: all content after it. `edits`: the
     layer of what was uncommitted before it. `mixed`: who else changed something meanwhile; such a result is never
     served. `killed`: what it left running, and was made to end. `run`: the number of the execution (`fusecas logs`).
-    `missed`: why it was executed, if a result of the same command on this content was known. `nested`: it was part of
-    the run that this process belongs to, and has no layer of its own.
+    `missed`: what alone was different when a result of the same command on this content became known; `refused`: why
+    one that is known was not served. `put_back`: it failed, and what was there before is there again. `truncated`: it
+    said more than is kept. `nested`: it was part of the run that this process belongs to, and has no layer of its own.
     """
 
     hash: str | None
@@ -74,6 +75,9 @@ class RunResult(Output):
     mixed: str | None
     killed: tuple[str, ...]
     missed: Missed | None
+    refused: str | None
+    put_back: bool
+    truncated: bool
     nested: bool
 
     @property

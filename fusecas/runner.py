@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusecas import executor
 from fusecas.client import Client
@@ -16,9 +16,13 @@ from fusecas.executor import CannotStart, Command, Done, Stream
 from fusecas.outlet import Sink
 from fusecas.wire import path_of
 
+if TYPE_CHECKING:
+    from fusecas.plain import Ended
+
 RUN_VARIABLE = "FUSECAS_RUN"
 RUN_REPOSITORY, RUN_WORKSPACE = "FUSECAS_RUN_REPOSITORY", "FUSECAS_RUN_WORKSPACE"
 SHELL = b"/bin/sh"
+SECOND = 1_000_000_000
 
 
 class Program(NamedTuple):
@@ -96,6 +100,51 @@ class Came(NamedTuple):
     cached: bool
     answer: Mapping[str, Any]
     done: Done | None
+
+
+def told(came: Came) -> dict[str, Any]:
+    """What it came to, as `--json` and RunResult both have it, but for what the command has said."""
+    answer, done = came.answer, came.done
+    recorded = int(answer["recorded_ns"]) if came.cached else None
+    return {
+        "hash": answer["layer"],
+        "cached": came.cached,
+        "exit_code": came.exit,
+        "signal": came.signal,
+        "timed_out": done is not None and done.timed_out,
+        "state": answer["state"],
+        "age": None if recorded is None else max(0.0, (time.time_ns() - recorded) / SECOND),
+        "run": answer["run"],
+        "workspace": answer["workspace"],
+        **{each: answer[each] for each in ("added", "removed", "changed")},
+        "edits": answer.get("edits"),
+        "mixed": answer.get("mixed"),
+        "killed": [] if done is None else list(done.killed),
+        "missed": answer.get("missed"),
+        "refused": answer.get("refused"),
+        "put_back": answer.get("put_back", False),
+        "truncated": done is not None and done.is_long,
+        "nested": False,
+    }
+
+
+def told_nested(place: Place, ended: "Ended") -> dict[str, Any]:
+    """The same of a command that was part of the run around it: that one has the layer and the record."""
+    nothing = {"hash": None, "state": None, "age": None, "edits": None, "mixed": None, "missed": None, "refused": None}
+    return {
+        **nothing,
+        "cached": False,
+        "exit_code": ended.exit,
+        "signal": ended.signal,
+        "timed_out": ended.timed_out,
+        "run": place.outer,
+        "workspace": place.workspace,
+        **dict.fromkeys(("added", "removed", "changed"), 0),
+        "killed": [],
+        "put_back": False,
+        "truncated": False,
+        "nested": True,
+    }
 
 
 def run(

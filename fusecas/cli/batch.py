@@ -56,8 +56,8 @@ def batch(
     wished = wishes(**choice)
     programs = _programs(_read(file))
     with site(repo, ws, cwd, env, unset) as there:
-        if there.outer is None:
-            refuse_own_files(there.place, reads=file == "-")
+        if there.place.outer is None:
+            refuse_own_files(there.place.path, reads=file == "-")
         done = _Batch(there, wished, call, len(programs))
         for program in programs:
             done.add(program)
@@ -105,7 +105,7 @@ class _Batch:
 
     def _run(self, program: "Program") -> "tuple[Came | None, dict[str, Any]]":
         outputs = Outputs(self._call.as_json)
-        if self._there.outer is not None:
+        if self._there.place.outer is not None:
             result = run_nested(self._there, program, outputs)
             outputs.raise_error()
             return None, result

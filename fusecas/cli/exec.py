@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +51,9 @@ def execute(
         if not call.as_json:
             become(there, program)
         outputs = Outputs(as_json=True)
-        code, died_of = execute_here(there, program, outputs)
-    return {"workspace": there.chosen["ws"], "exit_code": code, "signal": died_of, **outputs.as_json()}, code
+        ended = execute_here(there, program, outputs)
+    told = {"workspace": there.place.workspace, "exit_code": ended.exit, "signal": ended.signal}
+    return {**told, **outputs.as_json()}, ended.exit
 
 
 @verb("shell")
@@ -79,24 +79,24 @@ def shell(
     """
     check_message(message)
     with site(repo, ws, cwd, env, unset) as there:
-        found = {REPOSITORY_VARIABLES[0]: there.client.folder, WORKSPACE_VARIABLE: there.chosen["ws"]}
-        before = there.client.call("changes", **there.chosen)["last"]
+        found = {REPOSITORY_VARIABLES[0]: there.client.folder, WORKSPACE_VARIABLE: there.place.workspace}
+        before = there.client.call("changes", ws=there.place.workspace)["last"]
     variables = variables_in(there) | {name.encode(): os.fsencode(str(value)) for name, value in found.items()}
     program = os.fsdecode(variables.get(b"SHELL") or b"/bin/sh")
     sys.stdout.flush()
     code = _executed(program, there.cwd, variables)
     layer = None
-    if there.outer is None and _has_changed(there.client.folder, before, there.chosen):
-        layer = _committed(live_in(there.client.folder, call, there.chosen["ws"]), message)
-    return {"workspace": there.chosen["ws"], "exit_code": code, "layer": layer}, code
+    if there.place.outer is None and _has_changed(there.client.folder, before, there.place.workspace):
+        layer = _committed(live_in(there.client.folder, call, there.place.workspace), message)
+    return {"workspace": there.place.workspace, "exit_code": code, "layer": layer}, code
 
 
-def _has_changed(folder: Path, since: int, chosen: Mapping[str, str]) -> bool:
+def _has_changed(folder: Path, since: int, workspace: str) -> bool:
     from fusecas.client import Client, NoDaemon
 
     try:
         with Client(folder) as client:
-            return bool(client.call("changes", since=since, **chosen)["changes"] != [])
+            return bool(client.call("changes", since=since, ws=workspace)["changes"] != [])
     except NoDaemon:  # whoever has unmounted it meanwhile: nobody can tell any more
         return True
 

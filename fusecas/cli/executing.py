@@ -19,7 +19,8 @@ from fusecas.wire import line_of
 if TYPE_CHECKING:
     from fusecas.client import Client
     from fusecas.outlet import Sink
-    from fusecas.runner import Program
+    from fusecas.plain import Ended
+    from fusecas.runner import Place, Program
 
 Function = Callable[..., Any]
 PIECE = 1 << 16
@@ -44,17 +45,13 @@ def where_options(function: Function) -> Function:
 
 
 class Site(NamedTuple):
-    """Where commands are executed: in `cwd`, which lies in `place`, where a workspace is.
-
-    `outer`: the number of the run that we are part of, if it is one of this workspace: then what is executed is, too.
-    """
+    """Where commands are executed: in `cwd`, which lies in a workspace. If we are part of a run there (`place.outer`),
+    then what is executed is, too."""
 
     client: "Client"
-    chosen: Mapping[str, Any]
-    place: Path
+    place: "Place"
     cwd: Path
     env: Mapping[bytes, bytes]
-    outer: str | None
 
 
 @contextmanager
@@ -67,9 +64,7 @@ def site(
     folder, is_outer = _repository(repo)
     with serving(folder) as client:
         place = place_of(client, _chosen(ws, is_outer))
-        # By its name from here on: the one that is chosen by default may be another one later.
-        named = {"ws": place.workspace}
-        yield Site(client, named, place.path, _folder_in(place.path, cwd, client), variables, place.outer)
+        yield Site(client, place, _folder_in(place.path, cwd, client), variables)
 
 
 def _repository(repo: Path | None) -> tuple[Path, bool]:
@@ -224,8 +219,8 @@ def become(there: Site, program: "Program") -> NoReturn:
         sys.exit(cannot_start(error))
 
 
-def execute_here(there: Site, program: "Program", outputs: Outputs) -> tuple[int, int | None]:
-    """Execute it as it is: no layer, no record. (exit, signal). We wait for it, not for what it leaves."""
+def execute_here(there: Site, program: "Program", outputs: Outputs) -> "Ended":
+    """Execute it as it is: no layer, no record. We wait for it, not for what it leaves."""
     from tempfile import TemporaryFile
 
     from fusecas import plain
@@ -236,14 +231,14 @@ def execute_here(there: Site, program: "Program", outputs: Outputs) -> tuple[int
             file.seek(0)
             while data := file.read(PIECE):
                 sink.offer(data)
-    return ended.exit, ended.signal
+    return ended
 
 
 def variables_in(there: Site) -> dict[bytes, bytes]:
     """What a command sees that is not a run of its own."""
     from fusecas import runner
 
-    return runner.variables_in(there.place, there.env)
+    return runner.variables_in(there.place.path, there.env)
 
 
 def warn_of_unused_stdin() -> None:

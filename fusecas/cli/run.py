@@ -151,14 +151,14 @@ def run(
     wished = wished._replace(options={**wished.options, "message": message, "retry": retry})
     with site(repo, ws, cwd, env, unset) as there, _input(stdin, there) as source:
         outputs = Outputs(call.as_json, call.json_lines)
-        if there.outer is not None:
+        if there.place.outer is not None:
             if source is not None:
                 os.dup2(source.descriptor, 0)
             if not call.as_json:
                 become(there, program)
             result = run_nested(there, program, outputs)
             return result, result["exit_code"]
-        refuse_own_files(there.place, reads=stdin == "-")
+        refuse_own_files(there.place.path, reads=stdin == "-")
         came = run_one(there, program, wished, outputs, call, source)
     if source is None:
         warn_of_unused_stdin()
@@ -198,7 +198,7 @@ def run_one(
         return runner.run(
             there.client,
             program,
-            place=there.place,
+            place=there.place.path,
             cwd=there.cwd,
             env=there.env,
             stdout=outputs.stdout,
@@ -210,7 +210,7 @@ def run_one(
             deed=deed_of(call),
             wait=wait,
             **wished.options,
-            **there.chosen,
+            ws=there.place.workspace,
         )
 
     try:
@@ -229,21 +229,12 @@ def run_one(
 
 def run_nested(there: Site, program: "Program", outputs: Outputs) -> dict[str, Any]:
     """As part of the run around us, which records what it does."""
-    outputs.tell("start", run=there.outer, nested=True)
-    code, died_of = execute_here(there, program, outputs)
+    from fusecas.runner import told_nested
+
+    outputs.tell("start", run=there.place.outer, nested=True)
+    ended = execute_here(there, program, outputs)
     outputs.finish()
-    return {
-        "nested": True,
-        "run": there.outer,
-        "workspace": there.chosen["ws"],
-        "hash": None,
-        "short": None,
-        "cached": False,
-        "empty": True,
-        "exit_code": code,
-        "signal": died_of,
-        **outputs.as_json(),
-    }
+    return _as_json(told_nested(there.place, ended), outputs)
 
 
 def _replay(folder: Path, came: "Came", outputs: Outputs) -> None:
@@ -316,29 +307,14 @@ def end_as(came: "Came") -> None:
 
 
 def as_json(came: "Came", outputs: Outputs) -> dict[str, Any]:
-    answer = came.answer
-    layer = answer["layer"]
-    return {
-        "nested": False,
-        "run": answer["run"],
-        "workspace": answer["workspace"],
-        "hash": layer,
-        "short": None if layer is None else layer[:12],
-        "cached": came.cached,
-        "empty": layer is None,
-        "exit_code": came.exit,
-        "signal": came.signal,
-        **outputs.as_json(),
-        **{each: answer[each] for each in COUNTS},
-        "edits": answer.get("edits"),
-        "killed": [] if came.done is None else list(came.done.killed),
-        "mixed": answer.get("mixed"),
-        "missed": answer.get("missed"),
-        "refused": answer.get("refused"),
-        "put_back": answer.get("put_back", False),
-        "truncated": came.done is not None and came.done.is_long,
-        "timed_out": came.done is not None and came.done.timed_out,
-    }
+    from fusecas.runner import told
+
+    return _as_json(told(came), outputs)
+
+
+def _as_json(told: Mapping[str, Any], outputs: Outputs) -> dict[str, Any]:
+    layer = told["hash"]
+    return {"short": None if layer is None else layer[:12], "empty": layer is None, **told, **outputs.as_json()}
 
 
 run.allow_interspersed_args = False

@@ -228,6 +228,7 @@ def _served(served: Served) -> dict[str, Any]:
         "cached": True,
         "run": result.record.hex(),
         "layer": None if served.layer is None else served.layer.hex(),
+        "state": served.state.hex(),
         "exit": result.exit,
         "recorded_ns": str(result.window.end),
         "took_ns": str(result.window.end - result.window.start),
@@ -249,6 +250,7 @@ def _ended(ended: Ended) -> dict[str, Any]:
     return {
         "layer": None if ended.layer is None else ended.layer.hex(),
         "edits": None if ended.edits is None else ended.edits.hex(),
+        "state": ended.state.hex(),
         "added": ended.added,
         "removed": ended.removed,
         "changed": ended.changed,

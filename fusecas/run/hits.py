@@ -19,10 +19,11 @@ LITTLE = 64 << 10
 
 
 class Served(NamedTuple):
-    """A hit: the result of `record`, put in place. `layer` is None if it had changed nothing. `said`: on stdout and
-    stderr, if that is little."""
+    """A hit: the result of `record`, put in place. `layer` is None if it had changed nothing. `state`: what is there
+    now. `said`: on stdout and stderr, if that is little."""
 
     layer: LayerId | None
+    state: StateId
     result: Result
     said: tuple[bytes, bytes] | None = None
     added: int = 0

@@ -72,11 +72,12 @@ class Outcome(NamedTuple):
 
 class Ended(NamedTuple):
     """What a run came to. `layer` is None if it failed or changed nothing; `edits`: of what was uncommitted before.
-    `mixed`: why it is never served, if so: others had a hand in it, say. `put_back`: whether it failed, and what was
-    there before is there again."""
+    `state`: what is there now. `mixed`: why it is never served, if so: others had a hand in it, say. `put_back`:
+    whether it failed, and what was there before is there again."""
 
     layer: LayerId | None
     edits: LayerId | None
+    state: StateId
     added: int
     removed: int
     changed: int
@@ -235,7 +236,7 @@ class Runs:
         if result.state == result.base:
             with self._store.write() as transaction:
                 transaction.set_result(key.id, result._replace(hits=result.hits + 1))
-            return Served(None, result, said)
+            return Served(None, live.state, result, said)
 
         def work_out(load: Loader, save: Saver) -> tuple[StateId, TimesId | None]:
             with self._store.read() as snapshot:
@@ -259,7 +260,7 @@ class Runs:
 
         moved = workspace.bring("hit", find, deed)
         assert moved.layer is not None, "a hit makes a layer"
-        return Served(moved.layer, result, said, moved.added, moved.removed, moved.changed)
+        return Served(moved.layer, moved.state, result, said, moved.added, moved.removed, moved.changed)
 
     def end(self, number: bytes, outcome: Outcome, deed: Deed) -> Ended:
         """What the command did becomes layers; durable when this returns."""
@@ -274,7 +275,7 @@ class Runs:
                 ended = self._end(run, outcome, outputs, says_path, deed)
             if outcome.exit and run.request.rollback:
                 self._put_back(run, deed)
-                ended = ended._replace(put_back=True)
+                ended = ended._replace(state=run.keys.live.state, put_back=True)
         except BaseException:
             self._interrupt(run)
             raise
@@ -339,7 +340,8 @@ class Runs:
             return Committed(layers[1], head.live.state, operation)
 
         run.workspace.seal_into(publish)
-        return Ended(layers[1], layers[0], *self._counts(base.state, stood[0].live.state), mixed)
+        state = stood[0].live.state
+        return Ended(layers[1], layers[0], state, *self._counts(base.state, state), mixed)
 
     @staticmethod
     def _layers(transaction: Transaction, run: Running, came_from: Head, head: Head) -> tuple[LayerId | None, LayerId]:

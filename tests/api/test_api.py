@@ -1,10 +1,13 @@
 """What the API's functions answer, through a real mount."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +29,36 @@ def test_a_run_makes_a_layer_and_the_next_one_is_served(project: Project, work: 
     assert again.cached and again.age is not None and 0 <= again.age < 60
     assert (again.stdout, again.stderr, again.state) == (first.stdout, first.stderr, first.state)
     assert (again.hash, again.run, project.executions) == (first.hash, first.run, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("echo a > a; echo said; echo worse >&2", {}, ()),
+        ("echo b > b; exit 3", {"on_failure": "rollback"}, ("--on-failure", "rollback")),
+        ("exec sleep 60", {"timeout": 0.2}, ("--timeout", "0.2")),
+        ("kill -9 $$", {}, ()),
+        ("echo c > c", {"cache": False}, ("--no-cache",)),
+    ],
+)
+def test_a_run_is_told_alike_by_the_api_and_by_the_program(
+    project: Project, work: fusecas.Workspace, text: str, options: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    work.run("echo first > first")
+    by_api = work.run(text, **options)
+    if by_api.hash is not None:
+        work.undo()
+    told = project.run("run", "--json", *words, text)
+    by_program = told.result if told.code == 0 else json.loads(told.stdout)["result"]
+    fields = {each: getattr(by_api, each) for each in by_program}
+    not_in_json = {"stdout_bytes", "stderr_bytes"}
+    assert set(by_program) == {each.name for each in dataclasses.fields(by_api)} - not_in_json | {"short", "empty"}
+    of_each_alone = {"run", "age", "cached", "missed"}
+    alike = [{**each, "killed": list(each["killed"])} for each in (fields, by_program)]
+    for each in alike:
+        for name in of_each_alone:
+            del each[name]
+    assert alike[0] == alike[1]
 
 
 def test_what_changes_nothing_is_empty_and_stays_where_it_was(project: Project, work: fusecas.Workspace) -> None:
