@@ -28,7 +28,7 @@ from fusecas.runner_child import Child
 from fusecas.store import adopted, heads, revisions
 from fusecas.store.finding import FOLDER
 from fusecas.store.repository import Repository
-from fusecas.wire import path_of
+from fusecas.wire import RUN_VARIABLE, path_of
 
 if TYPE_CHECKING:
     from fusecas.store.snapshot import Snapshot
@@ -287,7 +287,7 @@ class Workspace:
         """
         program = _program(command)
         with self.repo._serving() as connection, _source(self.repo.folder, stdin) as source:
-            if runner.RUN_VARIABLE in os.environ and (outer := self._outer(connection)) is not None:
+            if RUN_VARIABLE in os.environ and (outer := self._outer(connection)) is not None:
                 return _checked(self._run_nested(outer, program, cwd, env, timeout, stdin), check)
             place = self.repo._place(connection, self.name)
             said: list[bytes] = []
@@ -296,7 +296,7 @@ class Workspace:
                 command: Command, logs: Sequence[bytes], limit: int, _sinks: tuple[Sink, Sink], watched: int
             ) -> Done:
                 with Child(command.stdin) as child:
-                    number = os.fsdecode(command.env[runner.RUN_VARIABLE.encode()])
+                    number = os.fsdecode(command.env[RUN_VARIABLE.encode()])
                     connection.client.call("run.executor", run=number, executor=child.pid)
                     done = child.execute(command, logs, limit, watched)
                 said[:] = [Path(os.fsdecode(each)).read_bytes() for each in logs]
@@ -409,27 +409,28 @@ class Workspace:
 
     # what changes it
 
-    def commit(self, message: str | None = None) -> Committed:
-        """Make a layer of what is uncommitted. When it returns, that survives power loss."""
-        done = self._live.commit(message)
+    def commit(self, message: str | None = None, *, wait: bool = False) -> Committed:
+        """Make a layer of what is uncommitted. When it returns, that survives power loss. `wait`: while a command runs
+        here; without it, StillRunning, as of all that moves a workspace."""
+        done = self._moving(wait).commit(message)
         return Committed(done["layer"], done["state"], done["new_objects"], done["stored_bytes"])
 
-    def checkout(self, ref: str, *, paths: Sequence[AnyPath] = (), touch: bool = False) -> Moved:
+    def checkout(self, ref: str, *, paths: Sequence[AnyPath] = (), touch: bool = False, wait: bool = False) -> Moved:
         """Put a layer in place, forward or back, whatever it is. What is uncommitted is set aside, for `undo`.
 
         `paths`, from the workspace's root: only these, which become uncommitted changes; it stays at its layer then.
         `touch`: what changes gets present times.
         """
         only = [os.fsdecode(each) for each in paths] or None
-        return _moved(self._live.checkout(ref, only, touch=touch))
+        return _moved(self._moving(wait).checkout(ref, only, touch=touch))
 
-    def undo(self, steps: int = 1) -> Moved:
+    def undo(self, steps: int = 1, *, wait: bool = False) -> Moved:
         """Take back what was done last: one call each step, or the edits between two."""
-        return _moved(self._live.undo(steps))
+        return _moved(self._moving(wait).undo(steps))
 
-    def redo(self, steps: int = 1) -> Moved:
+    def redo(self, steps: int = 1, *, wait: bool = False) -> Moved:
         """Do again what `undo` has taken back, if nothing else was done since."""
-        return _moved(self._live.redo(steps))
+        return _moved(self._moving(wait).redo(steps))
 
     def fork(self, name: str) -> "Workspace":
         """A new workspace with all that is here now, what is uncommitted included."""
@@ -507,6 +508,9 @@ class Workspace:
         return self.repo.tags()
 
     # asking
+
+    def _moving(self, wait: bool) -> asking.Live:
+        return self._live.waiting(lambda _: None) if wait else self._live
 
     def _seal_live(self, *refs: str) -> None:
         if any(map(revisions.is_live, refs)):

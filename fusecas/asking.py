@@ -3,11 +3,15 @@
 The API and the command line ask by the same Live: each brings its own way to reach whoever answers.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusecas.client import Client, NoDaemon
+from fusecas.errors import StillRunning
+from fusecas.wire import RUN_VARIABLE
 
 if TYPE_CHECKING:
     from fusecas.store.repository import Repository
@@ -22,13 +26,21 @@ Deed = Callable[[], Mapping[str, Any]]
 """What an operation records of who does it, as parameters of a call."""
 
 
-class Live:
-    """What can be asked of a workspace, and of those beside it. `ws`: None if whoever answers is to choose."""
+Tell = Callable[[StillRunning], None]
 
-    def __init__(self, ask: Ask, ws: str | None, deed: Deed) -> None:
+
+class Live:
+    """What can be asked of a workspace, and of those beside it. `ws`: None if whoever answers is to choose. `waits`: is
+    told why, and what moves the workspace waits while a command is running there; without it, StillRunning."""
+
+    def __init__(self, ask: Ask, ws: str | None, deed: Deed, waits: Tell | None = None) -> None:
         self._ask = ask
         self._ws = ws
         self._deed = deed
+        self._waits = waits
+
+    def waiting(self, tell: Tell) -> "Live":
+        return Live(self._ask, self._ws, self._deed, tell)
 
     def status(self) -> dict[str, Any]:
         return self._ask("status", ws=self._ws)
@@ -55,7 +67,7 @@ class Live:
         return self._do("put_layer", **layer)
 
     def fork(self, name: str) -> dict[str, Any]:
-        return self._do("fork", name=name)
+        return self._ask("fork", ws=self._ws, name=name, **self._deed())
 
     def create(self, name: str) -> dict[str, Any]:
         return self._ask("ws.create", name=name, **self._deed())
@@ -67,7 +79,20 @@ class Live:
         return self._ask("op.revert", operation=operation, **self._deed())
 
     def _do(self, method: str, **parameters: Any) -> dict[str, Any]:
-        return self._ask(method, ws=self._ws, **parameters, **self._deed())
+        """It moves the workspace."""
+        ask = partial(self._ask, method, ws=self._ws, **parameters, **self._deed())
+        try:
+            return ask()
+        except StillRunning as error:
+            if self._waits is None or self._is_part_of_a_run():
+                raise
+            self._waits(error)
+        return ask(wait=True)
+
+    def _is_part_of_a_run(self) -> bool:
+        """Of the one that is on there: who waited for that would wait for himself."""
+        found = self._ask("place", ws=self._ws, pid=os.getpid(), run=os.environ.get(RUN_VARIABLE))
+        return found["run"] is not None
 
 
 def nothing(_repository: "Repository") -> None:

@@ -92,6 +92,17 @@ def resolve_layer(snapshot: "Snapshot", ref: str, workspace: str = heads.DEFAULT
     return layer
 
 
+def ref_name(snapshot: "Snapshot", text: str, workspace: str = heads.DEFAULT) -> str:
+    """The full name of the ref that `text` names or once named: a tag, else a workspace (`@`: this one)."""
+    name = workspace if text == "@" else text.removeprefix("ws:")
+    spaces = (heads.NAMESPACE,) if text.startswith(("ws:", "@")) else (tags.NAMESPACE, heads.NAMESPACE)
+    for space in spaces:
+        if next(snapshot.ref_operations_back(space + name), None) is not None:
+            return space + name
+    known = revisions.known_names(snapshot)
+    raise RefNotFound(f"no workspace or tag {name!r} has ever been here", details={"name": name, "known": known})
+
+
 def names_of_layers(snapshot: "Snapshot") -> dict[bytes, tuple[str, ...]]:
     """The tags of each layer that has any."""
     names: dict[bytes, tuple[str, ...]] = {}

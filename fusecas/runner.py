@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,12 +14,11 @@ from fusecas.client import Client
 from fusecas.errors import EnvironmentProblem, UsageError
 from fusecas.executor import CannotStart, Command, Done, Stream
 from fusecas.outlet import Sink
-from fusecas.wire import path_of
+from fusecas.wire import RUN_VARIABLE, path_of
 
 if TYPE_CHECKING:
     from fusecas.plain import Ended
 
-RUN_VARIABLE = "FUSECAS_RUN"
 RUN_REPOSITORY, RUN_WORKSPACE = "FUSECAS_RUN_REPOSITORY", "FUSECAS_RUN_WORKSPACE"
 SHELL = b"/bin/sh"
 SECOND = 1_000_000_000
@@ -275,11 +274,3 @@ def die_of(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-
-
-def as_text(data: bytes, name: str) -> dict[str, str]:
-    """Output in JSON; if it is not UTF-8, its bytes as well."""
-    try:
-        return {name: data.decode()}
-    except UnicodeDecodeError:
-        return {name: data.decode(errors="replace"), f"{name}_b64": b64encode(data).decode()}

@@ -94,7 +94,7 @@ def start(words: list[str], repository: Path) -> None:
 
 def variables() -> dict[str, str]:
     """Of a daemon: it is part of no run, though one may have started it, since it serves whoever comes."""
-    from fusecas.runner import RUN_VARIABLE
+    from fusecas.wire import RUN_VARIABLE
 
     return {name: value for name, value in os.environ.items() if not name.startswith(RUN_VARIABLE)}
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 PROTOCOL = 1
+RUN_VARIABLE = "FUSECAS_RUN"
+"""By which what runs in a run knows its number."""
 LONGEST_REQUEST = 1 << 20
 LONGEST_ANSWER = 1 << 26
 
@@ -33,6 +35,21 @@ def path_of(fields: Mapping[str, Any], name: str = "path") -> bytes:
     import base64
 
     return base64.b64decode(exact)
+
+
+def instruction_fields(instruction: str) -> dict[str, str]:
+    return path_fields(instruction.encode(errors="surrogateescape"), "instruction")
+
+
+def time_fields(time: int | None, name: str = "time") -> dict[str, Any]:
+    """A moment (ns), in milliseconds and exactly."""
+    if time is None:
+        return {name: None, f"{name}_ns": None}
+    return {name: time // 1_000_000, f"{name}_ns": str(time)}
+
+
+def hex_or_none(object_id: bytes | None) -> str | None:
+    return None if object_id is None else object_id.hex()
 
 
 def without_surrogates(text: str) -> str:

@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from fusecas.cli import output
 from fusecas.cli.common import hold_back_stop
 from fusecas.cli.where import chosen_workspace, repository_folder
+from fusecas.errors import StillRunning
 
 if TYPE_CHECKING:
     from fusecas.asking import Live
@@ -13,16 +17,24 @@ if TYPE_CHECKING:
     from fusecas.store.repository import Repository
 
 
-def live(call: "Call", repo: Path | None, ws: str | None = None) -> "Live":
-    """The workspace that is meant, for what can be asked of it."""
-    return live_in(repository_folder(repo), call, chosen_workspace(ws))
+wait_option = click.option("--wait", is_flag=True, help="Wait while a command runs in the workspace.")
 
 
-def live_in(folder: Path, call: "Call", name: str | None) -> "Live":
+def live(call: "Call", repo: Path | None, ws: str | None = None, *, wait: bool = False) -> "Live":
+    """The workspace that is meant, for what can be asked of it. `wait`: see wait_option."""
+    return live_in(repository_folder(repo), call, chosen_workspace(ws), wait=wait)
+
+
+def live_in(folder: Path, call: "Call", name: str | None, *, wait: bool = False) -> "Live":
     """The same of a repository and a name that are known already; None: the one that is mounted, else main."""
     from fusecas.asking import Live, ask
 
-    return Live(lambda method, **given: ask(folder, method, given, hold_back_stop), name, lambda: deed_of(call))
+    found = Live(lambda method, **given: ask(folder, method, given, hold_back_stop), name, lambda: deed_of(call))
+    return found.waiting(say_that_it_waits) if wait else found
+
+
+def say_that_it_waits(error: StillRunning) -> None:
+    output.note(f"{error.message}: waiting for it")
 
 
 def live_of(repository: "Repository", call: "Call", name: str | None) -> "Live":

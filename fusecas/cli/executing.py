@@ -14,7 +14,7 @@ from fusecas.cli import output
 from fusecas.cli.live import serving
 from fusecas.cli.where import around, chosen_workspace, repository_folder
 from fusecas.errors import PathNotFound, Refused, RepositoryNotFound, UsageError
-from fusecas.wire import line_of
+from fusecas.wire import line_of, path_fields
 
 if TYPE_CHECKING:
     from fusecas.client import Client
@@ -196,11 +196,9 @@ class Outputs:
 
     def as_json(self) -> dict[str, str]:
         """What was kept, if it was."""
-        from fusecas.runner import as_text
-
         if self._events is not None:
             return {}
-        return {**as_text(self.kept[0].data, "stdout"), **as_text(self.kept[1].data, "stderr")}
+        return {**path_fields(self.kept[0].data, "stdout"), **path_fields(self.kept[1].data, "stderr")}
 
 
 def become(there: Site, program: "Program") -> NoReturn:

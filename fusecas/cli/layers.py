@@ -1,6 +1,5 @@
 """Layers: import, export, log, history, head, inspect, tag, tags."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -176,25 +175,6 @@ def export(ref: str, destination: Path, overwrite: bool, owner: str | None, call
 # ---- history
 
 
-def entry_fields(entry: "HistoryEntry", size: int, changes: int) -> dict[str, Any]:
-    return {
-        "hash": entry.hash,
-        "short": entry.short,
-        **output.instruction_fields(entry.instruction),
-        "kind": entry.kind,
-        "parent": entry.parent,
-        "parent_short": entry.parent_short,
-        "parents": list(entry.parents),
-        "state": entry.state,
-        "message": entry.message,
-        "exit_code": entry.exit_code,
-        "size": size,
-        "changes": changes,
-        "tags": list(entry.tags),
-        **output.time_fields(entry.time_ns),
-    }
-
-
 SORT_KEYS: dict[str, Any] = {
     "time": lambda entry: entry.time_ns or 0,
     "instruction": lambda entry: entry.instruction,
@@ -206,6 +186,7 @@ SORT_KEYS: dict[str, Any] = {
 def list_layers(
     ref: str, oldest_first: bool, call: "Call", repo: Path | None, choice: dict[str, Any], runs: bool = False
 ) -> Any:
+    from fusecas import documents
     from fusecas.looking import change_from_parent, history_of
 
     seal_live(call, repo, ref)
@@ -215,7 +196,7 @@ def list_layers(
             found = iter(list(found)[::-1])
         listed = chosen(found, SORT_KEYS, **choice)
         if call.as_json:
-            return [entry_fields(each, *change_from_parent(snapshot, each)) for each in listed]
+            return [documents.entry(each, *change_from_parent(snapshot, each)) for each in listed]
         is_empty = not listed and resolve(snapshot, ref).layer is None
     if is_empty:
         output.note(NO_LAYER)
@@ -268,6 +249,7 @@ def head(call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas head --json
     """
+    from fusecas import documents
     from fusecas.looking import head_of
 
     with reading(repo) as snapshot:
@@ -275,14 +257,7 @@ def head(call: "Call", repo: Path | None) -> Any:
     if not call.as_json:
         at = f"{output.paint(found.short, 'yellow')}  {output.first_line(found.instruction)}" if found.short else None
         print(at or "nothing yet")
-    return {
-        "workspace": found.workspace,
-        "layer": found.hash,
-        "short": found.short,
-        "state": found.state,
-        "kind": found.kind,
-        **output.instruction_fields(found.instruction),
-    }
+    return documents.head(found)
 
 
 @verb("inspect")
@@ -293,22 +268,15 @@ def inspect(ref: str, call: "Call", repo: Path | None) -> Any:
 
     Example: fusecas inspect v1.0
     """
+    from fusecas import documents
     from fusecas.looking import layer_info
 
     seal_live(call, repo, ref)
     with reading(repo) as snapshot:
         found = layer_info(snapshot, ref, workspace_of(ref), warn=output.note)
-        result = {
-            **entry_fields(found, found.size, found.changes),
-            "signal": found.signal,
-            **({"cwd": None} if found.cwd is None else output.path_fields(os.fsencode(found.cwd), "cwd")),
-            "planes": list(found.planes),
-            "entries": found.entries,
-            "bytes": found.bytes,
-        }
     if not call.as_json:
         output.print_table(_inspected(found))
-    return result
+    return documents.layer(found)
 
 
 def _inspected(layer: "LayerInfo") -> Iterator[list[str]]:
@@ -353,6 +321,7 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
 
     Example: fusecas tag v1.0 @~1
     """
+    from fusecas import documents
     from fusecas.store import tags
 
     if delete and (ref is not None or force):
@@ -373,8 +342,7 @@ def tag(name: str, ref: str | None, force: bool, delete: bool, call: "Call", rep
     if not call.as_json:
         was = "" if old is None else f" (was {output.short(old)})"
         print(f"removed tag {name}{was}" if layer is None else f"{name} is {output.short(layer)}{was}")
-    number = None if operation is None else operation.number
-    return {"name": name, "layer": output.hex_or_none(layer), "old": output.hex_or_none(old), "operation": number}
+    return documents.tag(name, layer, operation)
 
 
 @verb("tags")

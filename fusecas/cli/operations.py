@@ -10,7 +10,7 @@ import click
 from fusecas.cli import output
 from fusecas.cli.asking import live
 from fusecas.cli.common import MOST_NUMBER, chosen, list_options, reading, this_workspace, verb
-from fusecas.errors import RefNotFound, UsageError
+from fusecas.errors import UsageError
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -44,20 +44,6 @@ def words(operation: "Operation") -> str:
     return shlex.join(each.decode(errors="surrogateescape") for each in operation.argv) or operation.verb
 
 
-def fields(operation: "Operation") -> dict[str, Any]:
-    return {
-        "number": operation.number,
-        "verb": operation.verb,
-        "argv": [each.decode(errors="replace") for each in operation.argv],
-        "actor": operation.actor,
-        **output.time_fields(operation.time),
-        "moves": [
-            {"ref": move.ref, "old": output.hex_or_none(move.old), "new": output.hex_or_none(move.new)}
-            for move in operation.moves
-        ],
-    }
-
-
 @verb("op log")
 @click.argument("ref", required=False)
 @list_options("number", "time", "verb", "actor")
@@ -66,6 +52,8 @@ def log(ref: str | None, call: "Call", repo: Path | None, **choice: Any) -> Any:
 
     Example: fusecas op log main --limit 5
     """
+    from fusecas import documents
+
     keys: dict[str, Any] = {
         "number": lambda each: each.number,
         "time": lambda each: each.time,
@@ -73,7 +61,7 @@ def log(ref: str | None, call: "Call", repo: Path | None, **choice: Any) -> Any:
         "actor": lambda each: each.actor,
     }
     with reading(repo) as snapshot:
-        found = snapshot.operations_back() if ref is None else snapshot.ref_operations_back(full_name(snapshot, ref))
+        found = snapshot.operations_back() if ref is None else snapshot.ref_operations_back(_name(snapshot, ref))
         listed = chosen(found, keys, **choice)
     if not call.as_json:
         output.print_table(
@@ -89,20 +77,13 @@ def log(ref: str | None, call: "Call", repo: Path | None, **choice: Any) -> Any:
             ),
             right=(0,),
         )
-    return [fields(each) for each in listed]
+    return [documents.operation(each) for each in listed]
 
 
-def full_name(snapshot: "Snapshot", text: str) -> str:
-    """The ref that `text` names or once named: a tag, else a workspace (`@`: the one we are in)."""
-    from fusecas.store import heads, revisions, tags
+def _name(snapshot: "Snapshot", ref: str) -> str:
+    from fusecas import looking
 
-    name = this_workspace() if text == "@" else text.removeprefix("ws:")
-    spaces = (heads.NAMESPACE,) if text.startswith(("ws:", "@")) else (tags.NAMESPACE, heads.NAMESPACE)
-    for space in spaces:
-        if next(snapshot.ref_operations_back(space + name), None) is not None:
-            return space + name
-    known = revisions.known_names(snapshot)
-    raise RefNotFound(f"no workspace or tag {name!r} has ever been here", details={"name": name, "known": known})
+    return looking.ref_name(snapshot, ref, this_workspace() if ref == "@" else "")
 
 
 @verb("op revert")

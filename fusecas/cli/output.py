@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fusecas.errors import FusecasError, RefNotFound
+from fusecas.wire import hex_or_none as hex_or_none
+from fusecas.wire import instruction_fields as instruction_fields
 from fusecas.wire import path_fields as path_fields
+from fusecas.wire import time_fields as time_fields
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
@@ -126,14 +129,6 @@ def short(object_id: bytes | None) -> str:
     return "" if object_id is None else object_id.hex()[:12]
 
 
-def hex_or_none(object_id: bytes | None) -> str | None:
-    return None if object_id is None else object_id.hex()
-
-
-def instruction_fields(instruction: str) -> dict[str, str]:
-    return path_fields(instruction.encode(errors="surrogateescape"), "instruction")
-
-
 def first_line(text: str) -> str:
     """The first line of a message or a command, for a list."""
     line, _, rest = text.strip().partition("\n")
@@ -186,12 +181,6 @@ def age_text(time: int) -> str:
             return f"{int(seconds // unit)} {name} ago"
     days = int(seconds // DAY)
     return f"{count(days, 'day')} ago" if days < 60 else moment.astimezone().date().isoformat()
-
-
-def time_fields(time: int | None, name: str = "time") -> dict[str, Any]:
-    if time is None:
-        return {name: None, f"{name}_ns": None}
-    return {name: time // 1_000_000, f"{name}_ns": str(time)}
 
 
 def print_table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:

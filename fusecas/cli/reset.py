@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusecas.cli import output
+from fusecas.cli.asking import wait_option
 from fusecas.cli.common import MOST_NUMBER, verb
 from fusecas.cli.where import current_workspace, repository_folder, ws_option
 from fusecas.errors import UsageError
@@ -25,6 +26,7 @@ OTHER_WAYS = (
 @click.option("--at", metavar="TIME", help="Where the workspace was then: 2026-11-24T10:00, yesterday, 10m, 2h, 3d.")
 @click.option("--version", type=click.IntRange(1, MOST_NUMBER), metavar="N", help="Where it was after operation N.")
 @click.option("--match", metavar="NAME", help="Where the workspace NAME is.")
+@wait_option
 @click.option("--all", "everything", is_flag=True, help="Unmount, and put the whole repository out of the way.")
 @click.option("--yes", is_flag=True, help="With --all: yes, all of it.")
 @click.option("--purge", is_flag=True, help="With --all: delete it, for ever.")
@@ -34,6 +36,7 @@ def reset(
     at: str | None,
     version: int | None,
     match: str | None,
+    wait: bool,
     everything: bool,
     yes: bool,
     purge: bool,
@@ -62,7 +65,7 @@ def reset(
     from fusecas.cli.work import go_to
 
     name = ws or current_workspace(call, folder)
-    return go_to(_past(name, at, version) or to or f"ws:{match}", ws, call, repo)
+    return go_to(_past(name, at, version) or to or f"ws:{match}", ws, call, repo, wait=wait)
 
 
 def _past(name: str, at: str | None, version: int | None) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import deed_of
+from fusecas.cli.asking import deed_of, say_that_it_waits, wait_option
 from fusecas.cli.common import check_message, duration, verb
 from fusecas.cli.executing import (
     Function,
@@ -59,7 +59,7 @@ def run_options(function: Function) -> Function:
             default="layer",
             help="What is uncommitted before it becomes a layer of its own (layer), or it is refused.",
         ),
-        click.option("--wait", is_flag=True, help="Wait while another command runs in the workspace."),
+        wait_option,
     )
     for option in reversed(options):
         function = option(function)
@@ -218,7 +218,7 @@ def run_one(
     except StillRunning as error:
         if not wished.wait:
             raise
-        output.note(f"{error.message}: waiting for it")
+        say_that_it_waits(error)
         came = once(wait=True)
     if came.cached:
         _replay(there.client.folder, came, outputs)

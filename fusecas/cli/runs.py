@@ -2,21 +2,16 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fusecas.cli import output
-from fusecas.cli.common import chosen, list_options, reading, resolve_layer, verb
-from fusecas.errors import AmbiguousPrefix, RefNotFound
+from fusecas.cli.common import chosen, list_options, reading, verb, workspace_of
 
 if TYPE_CHECKING:
     from fusecas.cli.call import Call
-    from fusecas.store.ids import LayerId
-    from fusecas.store.run_rows import Record
-    from fusecas.store.snapshot import Snapshot
 
 DIGITS = re.compile("[0-9a-f]{6,32}")
 SHORT = 16
@@ -37,61 +32,21 @@ def runs(
 
     Example: fusecas runs --exit 1 --limit 5
     """
+    from fusecas import documents
+    from fusecas.records import Wanted, records
+
     keys: dict[str, Any] = {
         "time": lambda each: each["time"],
         "took": lambda each: each["took_ms"] or 0,
         "exit": lambda each: -1 if each["exit"] is None else each["exit"],
     }
-    wanted_bytes = None if said is None else os.fsencode(said)
+    wanted = Wanted(exit_code, grep, None if said is None else os.fsencode(said))
     with reading(repo) as snapshot:
-        records = (
-            (number, record)
-            for number, record in snapshot.records_back()
-            if wanted_bytes is None or _has_said(snapshot, record, wanted_bytes)
-        )
-        found = (fields(snapshot, number, record) for number, record in records)
-        wanted = (
-            each
-            for each in found
-            if exit_code in (None, each["exit"]) and (grep is None or grep in each["instruction"])
-        )
-        listed = chosen(wanted, keys, **choice)
+        found = (documents.record(snapshot, *each) for each in records(snapshot, wanted))
+        listed = chosen(found, keys, **choice)
     if not call.as_json:
         output.print_table([_row(each) for each in listed], right=(2,))
     return listed
-
-
-def _has_said(snapshot: "Snapshot", record: "Record", text: bytes) -> bool:
-    for content in (record.stdout, record.stderr):
-        end = b""
-        for data in () if content is None else snapshot.iter_content(content):
-            if text in (both := end + data):
-                return True
-            end = both[-len(text) :]
-    return False
-
-
-def fields(snapshot: "Snapshot", number: bytes, record: "Record") -> dict[str, Any]:
-    from fusecas import _native
-    from fusecas.store.ids import Kind, ObjectId
-    from fusecas.store.kinds import Action, command_of
-
-    text = command_of(Action.decode(record.action).program)
-    result = snapshot.result(ObjectId(_native.node_id(Kind.ACTION, record.action)))
-    is_kept = result is not None and result.record == number
-    return {
-        "run": number.hex(),
-        "status": record.status,
-        **output.time_fields(record.started),
-        "took_ms": None if record.ended is None else (record.ended - record.started) // 1_000_000,
-        "exit": record.exit,
-        "signal": record.signal,
-        "layer": output.hex_or_none(record.layer),
-        "kept": is_kept,
-        "hits": result.hits if result is not None and is_kept else 0,
-        "mixed": record.mixed,
-        **output.instruction_fields(text),
-    }
 
 
 def _row(each: dict[str, Any]) -> list[str]:
@@ -123,54 +78,17 @@ def logs(run: str, call: "Call", repo: Path | None) -> Any:
     """
     import sys
 
-    from fusecas.runner import as_text
+    from fusecas import records
+    from fusecas.wire import path_fields
 
     with reading(repo) as snapshot:
-        number, record = _found(snapshot, run)
-        said = {
-            name: b"" if content is None else b"".join(snapshot.iter_content(content))
-            for name, content in (("stdout", record.stdout), ("stderr", record.stderr))
-        }
+        number, record = records.record_of(snapshot, run, workspace_of(run), output.note)
+        stdout, stderr = records.said_by(snapshot, record)
     if not call.as_json:
-        output.write_bytes(said["stdout"])
+        output.write_bytes(stdout)
         sys.stderr.flush()
-        sys.stderr.buffer.write(said["stderr"])
-    return {"run": number.hex(), **as_text(said["stdout"], "stdout"), **as_text(said["stderr"], "stderr")}
-
-
-def _found(snapshot: "Snapshot", text: str) -> "tuple[bytes, Record]":
-    if DIGITS.fullmatch(text):
-        found = list(_with_prefix(snapshot, text))
-        if len(found) > 1:
-            raise AmbiguousPrefix.among(text, [number.hex() for number, _ in found[:20]])
-        if found:
-            return found[0]
-    layer = resolve_layer(snapshot, text)
-    for number, record in snapshot.records_back():
-        if record.layer == layer:
-            return number, record
-    origin = _origin(snapshot, layer)
-    if origin is not None:
-        return origin
-    raise RefNotFound(f"no run has made layer {layer.hex()[:12]}", hint="fusecas runs lists them")
-
-
-def _origin(snapshot: "Snapshot", layer: "LayerId") -> "tuple[bytes, Record] | None":
-    """The run that did what a hit has put in place: the newest one of the same program that came to the same state."""
-    from fusecas.store.ids import Kind
-    from fusecas.store.kinds import Action, Layer
-
-    core = Layer.decode(snapshot.read_node(layer, Kind.LAYER))
-    for number, record in snapshot.records_back():
-        if record.state == core.state and record.exit == core.exit:
-            action = Action.decode(record.action)
-            if (action.program, action.cwd) == (core.program, core.cwd):
-                return number, record
-    return None
-
-
-def _with_prefix(snapshot: "Snapshot", digits: str) -> "Iterator[tuple[bytes, Record]]":
-    return ((number, record) for number, record in snapshot.records_back() if number.hex().startswith(digits))
+        sys.stderr.buffer.write(stderr)
+    return {"run": number.hex(), **path_fields(stdout, "stdout"), **path_fields(stderr, "stderr")}
 
 
 COMMANDS = {"runs": runs, "logs": logs}

@@ -243,7 +243,8 @@ def diff(
 
     Example: fusecas diff v1.0 @ --stat -- src
     """
-    from fusecas.store.diff import FILES, META, diff_states, grouped
+    from fusecas import documents
+    from fusecas.store.diff import FILES, META, diff_states
 
     refs, paths = refs[:2], refs[2:] + paths
     a, b = (*refs, *("@", "@live")[len(refs) :]) if len(refs) != 1 else (refs[0], "@live")
@@ -261,9 +262,7 @@ def diff(
         changes = [each for each in found if each.kinds & kinds]
         if not call.as_json:
             _print_changes(snapshot, changes, show, zero)
-        groups = grouped(changes)._asdict()
-        result = {name: [_change_fields(each) for each in group] for name, group in groups.items()}
-    return result, int(exit_code and bool(changes))
+    return documents.changes(changes), int(exit_code and bool(changes))
 
 
 def _operand(snapshot: "Snapshot", text: str) -> "Revision":
@@ -273,13 +272,6 @@ def _operand(snapshot: "Snapshot", text: str) -> "Revision":
         if trees.lookup(snapshot, resolve(snapshot, "@").state, os.fsencode(text).strip(b"/")) is not None:
             error.hint = "paths come after --"
         raise
-
-
-def _change_fields(change: "Change") -> dict[str, Any]:
-    fields: dict[str, Any] = {**output.path_fields(change.path), "kinds": sorted(change.kinds)}
-    if change.old_path is not None:
-        fields.update(output.path_fields(change.old_path, "old_path"))
-    return fields
 
 
 def _print_changes(snapshot: "Snapshot", changes: "list[Change]", show: str | None, zero: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fusecas.cli import output
-from fusecas.cli.asking import live, live_in
+from fusecas.cli.asking import live, live_in, wait_option
 from fusecas.cli.common import check_message, reading, verb
 from fusecas.cli.where import chosen_workspace, paths_of, repository_folder, ws_option
 from fusecas.errors import UsageError
@@ -87,15 +87,16 @@ def _print_for_scripts(lines: list[StatusLine], zero: bool) -> None:
 
 @verb("commit")
 @click.option("-m", "--message", help="What to remember of it.")
+@wait_option
 @ws_option
-def commit(message: str | None, ws: str | None, call: "Call", repo: Path | None) -> Any:
+def commit(message: str | None, wait: bool, ws: str | None, call: "Call", repo: Path | None) -> Any:
     """Make a layer of what has changed. Mounted or not; when it returns, it survives power loss.
 
     Example: fusecas commit -m "before the upgrade"
     """
     if message is not None:
         check_message(message)
-    done = live(call, repo, ws).commit(message)
+    done = live(call, repo, ws, wait=wait).commit(message)
     if not call.as_json:
         print("nothing changed" if done["layer"] is None else f"layer {layer_text(done['layer'])}")
     return {**done, "changed": done["layer"] is not None}
@@ -105,11 +106,13 @@ def commit(message: str | None, ws: str | None, call: "Call", repo: Path | None)
 @click.argument("words", nargs=-1, metavar="REF [-- PATH...]")
 @click.option("--discard", is_flag=True, help="Back to the head: throws away what is uncommitted, of PATHs or all.")
 @click.option("--touch", is_flag=True, help="What changes gets present times, in the order that it had.")
+@wait_option
 @ws_option
 def checkout(
     words: tuple[str, ...],
     discard: bool,
     touch: bool,
+    wait: bool,
     ws: str | None,
     call: "Call",
     repo: Path | None,
@@ -129,18 +132,20 @@ def checkout(
     """
     ref, chosen = _operands(words, paths, discard)
     if not chosen and not discard:
-        return go_to(ref, ws, call, repo, touch=touch)
+        return go_to(ref, ws, call, repo, touch=touch, wait=wait)
     folder = repository_folder(repo)
     only = paths_of(folder, chosen) if chosen else None
-    done = live_in(folder, call, chosen_workspace(ws)).checkout(ref, only, touch=touch)
+    done = live_in(folder, call, chosen_workspace(ws), wait=wait).checkout(ref, only, touch=touch)
     if not call.as_json:
         _say_what_came(done, ref, discard)
     return done
 
 
-def go_to(ref: str, ws: str | None, call: "Call", repo: Path | None, *, touch: bool = False) -> dict[str, Any]:
+def go_to(
+    ref: str, ws: str | None, call: "Call", repo: Path | None, *, touch: bool = False, wait: bool = False
+) -> dict[str, Any]:
     """The workspace is at REF then."""
-    done = live(call, repo, ws).checkout(ref, touch=touch)
+    done = live(call, repo, ws, wait=wait).checkout(ref, touch=touch)
     if not call.as_json:
         _say_where(done, repo)
     return done
@@ -186,25 +191,27 @@ def _say_what_is_left_behind(name: str, repo: Path | None) -> None:
 
 @verb("undo")
 @click.argument("steps", type=click.IntRange(1, 1 << 31), default=1, metavar="[N]")
+@wait_option
 @ws_option
-def undo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
+def undo(steps: int, wait: bool, ws: str | None, call: "Call", repo: Path | None) -> Any:
     """Take back what was done last (N: the last N steps): one verb, or the edits between two.
 
     Example: fusecas undo 2
     """
-    done = live(call, repo, ws).undo(steps)
+    done = live(call, repo, ws, wait=wait).undo(steps)
     return _say_step(done, "took back", "redo brings it back", call)
 
 
 @verb("redo")
 @click.argument("steps", type=click.IntRange(1, 1 << 31), default=1, metavar="[N]")
+@wait_option
 @ws_option
-def redo(steps: int, ws: str | None, call: "Call", repo: Path | None) -> Any:
+def redo(steps: int, wait: bool, ws: str | None, call: "Call", repo: Path | None) -> Any:
     """Do again what undo has taken back, if nothing else was done since.
 
     Example: fusecas redo
     """
-    done = live(call, repo, ws).redo(steps)
+    done = live(call, repo, ws, wait=wait).redo(steps)
     return _say_step(done, "did again", "undo takes it back", call)
 
 

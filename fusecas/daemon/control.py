@@ -47,6 +47,7 @@ class Control:
         self._folder = folder / "run"
         self._methods: dict[str, Method] = {"hello": self._hello, **methods}
         self._conversations = dict(conversations or {})
+        assert not self._methods.keys() & self._conversations.keys(), "each method is one or the other"
         self._clients = 0
         self._open = 0
         self._idle = trio.lowlevel.ParkingLot()

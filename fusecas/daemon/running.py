@@ -40,7 +40,8 @@ class RunCalls:
         self._session = session
         self._place_of = place_of
         self._watches: dict[bytes, tuple[str, Watch]] = {}
-        self._ends = 0
+        self.ends = 0
+        """How many runs have ended so far."""
         self._waiting = trio.lowlevel.ParkingLot()
         self.methods = {"place": self._place, "run.executor": self._executor}
         self.conversations = {"run.begin": self._begin, "run.end": self._end}
@@ -112,7 +113,7 @@ class RunCalls:
             refuse_dirty=_one_of("dirty", given, "fail", "layer"),
         )
         while True:
-            ends = self._ends
+            ends = self.ends
             # Before the workspace is sealed: what others do after that would be taken for the run's.
             policy = await trio.to_thread.run_sync(self._runs.policy_of, workspace)
             held = self._session.writers(workspace.name)
@@ -129,7 +130,7 @@ class RunCalls:
                 self._session.unwatch(workspace.name, watch)
                 self._one_has_ended()
                 raise
-            await self._next_end(ends, caller)
+            await self.next_end(ends, caller)
         if isinstance(begun, Served):
             self._session.unwatch(workspace.name, watch)
             self._one_has_ended()
@@ -139,10 +140,10 @@ class RunCalls:
         return {"workspace": workspace.name, **path_fields(os.fsencode(place), "place"), **self._running(begun)}
 
     def _one_has_ended(self) -> None:
-        self._ends += 1
+        self.ends += 1
         self._waiting.unpark_all()
 
-    async def _next_end(self, ends: int, caller: Caller) -> None:
+    async def next_end(self, ends: int, caller: Caller) -> None:
         """Until more runs have ended than those; InUse if the client does not wait any more."""
 
         async def look() -> None:
@@ -151,7 +152,7 @@ class RunCalls:
         key = os.urandom(8)
         caller.connection.at_end(key, look)
         try:
-            while self._ends == ends and not caller.connection.is_over:
+            while self.ends == ends and not caller.connection.is_over:
                 await self._waiting.park()
         finally:
             caller.connection.not_at_end(key)

@@ -12,18 +12,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from fusecas.daemon.changes import Changes
-from fusecas.daemon.control import Control, Method
+from fusecas.daemon.connection import Caller
+from fusecas.daemon.control import Control, Conversation, Method
 from fusecas.daemon.keeping import Keeper, close_all
+from fusecas.daemon.reading import READS
 from fusecas.daemon.rpc import problem
 from fusecas.daemon.running import RunCalls
-from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused
+from fusecas.errors import EnvironmentProblem, FusecasError, InUse, Refused, StillRunning
 from fusecas.mount.device import other_places
 from fusecas.mount.mountpoint import lent, prepare, record
 from fusecas.mount.session import MountSession
@@ -35,6 +38,7 @@ from fusecas.wire import path_fields
 from fusecas.workspace.calls import CALLS, MOVING, Call, Parameters, op_revert
 from fusecas.workspace.workspaces import Workspaces
 
+T = TypeVar("T")
 log = logging.getLogger("fusecas.daemon")
 PATIENCE = 10.0
 GRACE = 2.0
@@ -58,14 +62,15 @@ class Daemon:
 
     async def run(self, ready: Any) -> None:
         changes = Changes(lambda ws: self._workspaces.get(ws or self._name).overlay)
-        methods: dict[str, Method] = {each: partial(self._call, call) for each, call in CALLS.items()}
-        methods |= {each: partial(self._move, CALLS[each]) for each in MOVING}
+        calls = {**CALLS, **READS}
+        methods: dict[str, Method] = {each: partial(self._call, calls[each]) for each in calls if each not in MOVING}
+        moving: dict[str, Conversation] = {each: partial(self._move, CALLS[each]) for each in MOVING}
         methods |= {"status": self._status, "umount": self._umount, "ws.rm": self._ws_rm, **changes.methods}
         methods["op.revert"] = self._revert
         methods |= {each: partial(self._made, CALLS[each]) for each in ("fork", "ws.create")}
-        running = RunCalls(self._runs, self._workspaces, self._session, self._place_of)
+        self._running = running = RunCalls(self._runs, self._workspaces, self._session, self._place_of)
         methods |= running.methods
-        conversations = {**changes.conversations, **running.conversations}
+        conversations = {**changes.conversations, **running.conversations, **moving}
         self._control = control = Control(self._repository.folder, methods, conversations)
         await trio.to_thread.run_sync(self._runs.recover, self._workspaces)
         try:
@@ -113,15 +118,24 @@ class Daemon:
 
     # calls
 
-    async def _call(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
+    async def _call(self, call: Callable[[Workspaces, Parameters], T], params: dict[str, Any]) -> T:
         return await trio.to_thread.run_sync(call, self._workspaces, params, limiter=self._threads)
 
-    async def _move(self, call: Call, params: dict[str, Any]) -> dict[str, Any]:
+    async def _move(self, call: Call, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        """Not while a command is running there: it is refused, or waits for that if it is to."""
+
         def moved(workspaces: Workspaces, params: Parameters) -> dict[str, Any]:
             with self._runs.moving(workspaces.get(params.get("ws") or workspaces.default)):
                 return call(workspaces, params)
 
-        return await self._call(moved, params)
+        while True:
+            ends = self._running.ends
+            try:
+                return await self._call(moved, params)
+            except StillRunning:
+                if params.get("wait") is not True:
+                    raise
+            await self._running.next_end(ends, caller)
 
     async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
         found = await self._call(CALLS["status"], params)

@@ -29,6 +29,8 @@ ID_DIGITS = 64
 ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
 WHO: dict[str, tuple[type, Any]] = {"argv": (list, []), "actor": (str, "")}
 WHERE: dict[str, tuple[type, Any]] = {"ws": (str, None)}
+MOVED: dict[str, tuple[type, Any]] = {"wait": (bool, False), **WHERE, **WHO}
+"""Of what moves a workspace; that it waits for a command that runs there is for the daemon to see to."""
 
 
 def status(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def status(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 
 
 def commit(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    given = checked(parameters, message=(str, None), **WHERE, **WHO)
+    given = checked(parameters, message=(str, None), **MOVED)
     done = _workspace(workspaces, given).commit(given["message"], deed_of(given))
     return {
         "layer": None if done.layer is None else done.layer.hex(),
@@ -54,9 +56,9 @@ def seal(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
 
 
 def checkout(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
-    given = checked(parameters, ref=(str, REQUIRED), paths=(list, None), touch=(bool, False), **WHERE, **WHO)
+    given = checked(parameters, ref=(str, REQUIRED), paths=(list, None), touch=(bool, False), **MOVED)
     workspace = _workspace(workspaces, given)
-    paths = None if given["paths"] is None else [_path(each) for each in given["paths"]]
+    paths = None if given["paths"] is None else [path_from_root(each) for each in given["paths"]]
 
     def find(snapshot: Snapshot, head: Head) -> Target:
         found = revisions.resolve(snapshot, given["ref"], workspace.name)
@@ -86,8 +88,7 @@ def put_layer(workspaces: Workspaces, parameters: Parameters) -> dict[str, Any]:
         times=(str, None),
         owner=(list, REQUIRED),
         message=(str, None),
-        **WHERE,
-        **WHO,
+        **MOVED,
     )
     workspace = _workspace(workspaces, given)
     owner = [each for each in given["owner"] if type(each) is int and 0 <= each < MOST_OWNERS]
@@ -146,7 +147,7 @@ CALLS: dict[str, Call] = {
     "op.revert": op_revert,
 }
 MOVING = ("commit", "checkout", "undo", "redo", "put_layer")
-"""What must wait while a command is running there."""
+"""What can't be done while a command is running there."""
 
 
 # ---- parameters
@@ -157,7 +158,7 @@ def _workspace(workspaces: Workspaces, given: Parameters) -> Workspace:
 
 
 def _steps(workspaces: Workspaces, parameters: Parameters) -> tuple[Workspace, int, Deed]:
-    given = checked(parameters, steps=(int, 1), **WHERE, **WHO)
+    given = checked(parameters, steps=(int, 1), **MOVED)
     if given["steps"] < 1:
         raise UsageError("the parameter steps is 1 or more")
     return _workspace(workspaces, given), given["steps"], deed_of(given)
@@ -173,7 +174,7 @@ def _id(text: str) -> ObjectId:
     return ObjectId(bytes.fromhex(text))
 
 
-def _path(given: Any) -> bytes:
+def path_from_root(given: Any) -> bytes:
     """From the workspace's root; that itself is ""."""
     path = str(given).encode(errors="surrogateescape")
     if path and any(each in (b"", b".", b"..") for each in path.split(b"/")):

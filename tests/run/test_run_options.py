@@ -172,6 +172,27 @@ def test_a_run_waits_for_its_turn_if_it_is_told_to(runner: Runner) -> None:
     assert [(runner.work / f"copy{number}").read_text() for number in range(5)] == ["first\n"] * 5
 
 
+def test_what_moves_a_workspace_waits_for_a_run_if_it_is_told_to(runner: Runner) -> None:
+    runner.json("echo first > first")
+    process = started(runner, f"while [ ! -e {runner.folder}/go ]; do sleep 0.05; done; echo second > second")
+    with (runner.folder / "waits").open("wb") as said:
+        undo = runner.start("undo", "--wait", stderr=said, stdout=said)
+        until(lambda: "waiting for it" in (runner.folder / "waits").read_text())
+        assert undo.poll() is None
+        (runner.folder / "go").touch()
+        assert [process.wait(TIMEOUT), undo.wait(TIMEOUT)] == [0, 0]
+    assert not (runner.work / "second").exists()
+    for words in (("redo",), ("checkout", "@~1"), ("commit",), ("reset", "--to", "@")):  # they need not wait
+        runner.ok(*words, "--wait")
+
+
+@pytest.mark.parametrize("verb", ["commit", "undo"])
+def test_a_run_that_waits_for_itself_is_refused(runner: Runner, verb: str) -> None:
+    came = runner.run("run", f"echo x > x; {PROGRAM} {verb} --wait; echo $? > code; setsid {PROGRAM} {verb} --wait")
+    assert came.code == 4 and "a command is running" in came.stderr
+    assert (runner.work / "code").read_text() == "4\n"
+
+
 def test_who_waited_and_has_gone_leaves_nothing(runner: Runner) -> None:
     process = started(runner, f"while [ ! -e {runner.folder}/go ]; do sleep 0.02; done")
     said = runner.folder / "waits"
