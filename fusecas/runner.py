@@ -1,22 +1,24 @@
-"""One run from a client's side: ask the daemon, execute the command here, tell what it came to."""
+"""One run from a client's side: ask the daemon, execute the command here, tell what it came to.
+
+A hit executes nothing: what only executing needs is imported when it comes to that.
+"""
 
 import os
 import signal
 import time
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fusecas import executor
 from fusecas.client import Client
 from fusecas.errors import EnvironmentProblem, UsageError
-from fusecas.executor import CannotStart, Command, Done, Stream
-from fusecas.outlet import Sink
 from fusecas.wire import RUN_VARIABLE, path_of
 
 if TYPE_CHECKING:
+    from fusecas.executor import Command, Done
+    from fusecas.outlet import Sink
     from fusecas.plain import Ended
 
 RUN_REPOSITORY, RUN_WORKSPACE = "FUSECAS_RUN_REPOSITORY", "FUSECAS_RUN_WORKSPACE"
@@ -86,7 +88,7 @@ def set_apart(folder: Path, parts: Iterable[bytes]) -> Iterator[Input]:
             os.close(descriptor)
 
 
-Execute = Callable[[Command, Sequence[bytes], int, tuple[Sink, Sink], int], Done]
+Execute = Callable[["Command", Sequence[bytes], int, "tuple[Sink, Sink]", int], "Done"]
 """(command, its two log files, how much of each is recorded, where its stdout and stderr go beside them, a descriptor
 whose readability ends it)."""
 
@@ -98,7 +100,7 @@ class Came(NamedTuple):
     signal: int | None
     cached: bool
     answer: Mapping[str, Any]
-    done: Done | None
+    done: "Done | None"
 
 
 def told(came: Came) -> dict[str, Any]:
@@ -153,8 +155,8 @@ def run(
     place: Path,
     cwd: Path,
     env: Mapping[bytes, bytes],
-    stdout: Sink,
-    stderr: Sink,
+    stdout: "Sink",
+    stderr: "Sink",
     umask: int = 0o022,
     timeout: float | None = None,
     stdin: Input | None = None,
@@ -191,6 +193,8 @@ def run(
         RUN_WORKSPACE.encode(): begun["workspace"].encode(),
         **({b"HOME": os.fsencode(place)} if begun["home"] == "workspace" else {}),
     }
+    from fusecas.executor import Command
+
     descriptor = None if stdin is None else stdin.descriptor
     command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout, descriptor)
     logs = [path_of(each) for each in begun["logs"]]
@@ -214,7 +218,7 @@ def run(
 def said(folder: Path, answer: Mapping[str, Any]) -> Iterator[tuple[int, bytes]]:
     """What a hit has said: (1 for stdout or 2 for stderr, some of it)."""
     if answer["said"] is not None:
-        yield from enumerate(map(b64decode, answer["said"]), 1)
+        yield from enumerate(map(a2b_base64, answer["said"]), 1)
         return
     from fusecas.store.contents import content_parts
     from fusecas.store.repository import Repository
@@ -235,8 +239,11 @@ def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list
     return [] if found is None else [os.path.realpath(found)]
 
 
-def executed(command: Command, logs: Sequence[bytes], limit: int, sinks: tuple[Sink, Sink], watched: int) -> Done:
+def executed(command: "Command", logs: Sequence[bytes], limit: int, sinks: "tuple[Sink, Sink]", watched: int) -> "Done":
     """Here, in this process, which has no other children; one that can't be started ends as a shell's would."""
+    from fusecas import executor
+    from fusecas.executor import CannotStart, Done, Stream
+
     with ExitStack() as opened:
         files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
         streams = [Stream(file, sink, limit) for file, sink in zip(files, sinks, strict=True)]

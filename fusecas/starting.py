@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,6 +66,8 @@ def settle(repository: Path, tell: Tell = to_nobody) -> None:
 
 def start(words: list[str], repository: Path) -> None:
     """Start the daemon, and wait until its mount answers or it has said why not."""
+    import subprocess  # only a daemon that is not there yet needs it
+
     run = repository / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     answer, say = os.pipe()

@@ -170,17 +170,20 @@ def _wants_dates() -> bool:
 
 
 def age_text(time: int) -> str:
-    from datetime import UTC, datetime
+    from time import time_ns
 
-    moment = datetime.fromtimestamp(time // 1_000_000_000, UTC)
-    seconds = (datetime.now(UTC) - moment).total_seconds()
+    seconds = (time_ns() - time) // 1_000_000_000
     if seconds < 10:
         return "just now"
     for limit, unit, name in ((MINUTE, 1, "s"), (HOUR, MINUTE, "min"), (DAY, HOUR, "h")):
         if seconds < limit:
-            return f"{int(seconds // unit)} {name} ago"
-    days = int(seconds // DAY)
-    return f"{count(days, 'day')} ago" if days < 60 else moment.astimezone().date().isoformat()
+            return f"{seconds // unit} {name} ago"
+    days = seconds // DAY
+    if days < 60:
+        return f"{count(days, 'day')} ago"
+    from datetime import datetime
+
+    return datetime.fromtimestamp(time // 1_000_000_000).astimezone().date().isoformat()
 
 
 def print_table(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:

@@ -188,7 +188,6 @@ def run_one(
 ) -> "Came":
     """All of it but what is said about it."""
     from fusecas import runner
-    from fusecas.executor import GRACE
 
     def began(begun: Mapping[str, Any]) -> None:
         fields = {name: begun[name] for name in ("run", "workspace", "cached")}
@@ -222,9 +221,17 @@ def run_one(
         came = once(wait=True)
     if came.cached:
         _replay(there.client.folder, came, outputs)
-    is_ended = came.done is not None and (came.done.timed_out or came.done.signal is not None)
-    outputs.finish(GRACE if is_ended else None)
+    outputs.finish(_patience(came))
     return came
+
+
+def _patience(came: "Came") -> float | None:
+    """With whoever reads the output."""
+    if came.done is None or not (came.done.timed_out or came.done.signal is not None):
+        return None
+    from fusecas.executor import GRACE
+
+    return GRACE
 
 
 def run_nested(there: Site, program: "Program", outputs: Outputs) -> dict[str, Any]:
