@@ -318,7 +318,9 @@ class Runs:
                     record=run.number,
                 )
                 is_bound = says_path or bound.is_bound(transaction, head.live.state)
-                transaction.set_result((run.keys.here if is_bound else run.keys.plain).id, result)
+                # One that changed nothing can be had again as it is: but then nothing is touched any more.
+                for keys in [run.keys] if is_changed else [run.keys, run.keys.untouched()]:
+                    transaction.set_result((keys.here if is_bound else keys.plain).id, result)
             record = Record(
                 run.workspace.id,
                 DONE,

@@ -4,9 +4,15 @@ import sys
 
 import pytest
 
+from tests.cli.calling import TIMEOUT
 from tests.run.conftest import Runner
 
 OTHER = ("--ws", "other")
+BY_MAPPING = (
+    'import mmap, os; f = open("where", "w+b"); f.truncate(8192); m = mmap.mmap(f.fileno(), 8192); p = os.getcwdb(); '
+    "m[4000 : 4000 + len(p)] = p"
+)
+"""A store through a mapping: no write of the command's own."""
 
 
 @pytest.fixture
@@ -32,6 +38,8 @@ def test_what_does_not_say_where_it_is_is_served_in_any_fork(two: Runner) -> Non
         "printf %s $PWD > where",
         'printf \'%s\' "\\"$PWD\\"" > where',
         "head -c 1048570 /dev/zero > where; pwd >> where",
+        "truncate -s 30M where; printf %s $PWD | dd of=where bs=1 seek=20000000 conv=notrunc status=none",
+        f"{sys.executable} -c '{BY_MAPPING}'",
         "ln -s $PWD/base link",
         f'{sys.executable} -c \'import os; os.setxattr("base", "user.where", os.getcwdb())\'',
         "echo x > made; pwd",
@@ -87,6 +95,30 @@ def test_what_was_written_while_nobody_served_it_is_looked_at_as_well(two: Runne
     text = two.counted("wc -l < base > lines")
     two.json(text)
     assert two.json("--ws", "third", text)["cached"] is False
+
+
+def test_a_workspace_that_is_mounted_elsewhere_is_served_what_does_not_say_where_it_was(two: Runner) -> None:
+    plain, bound = (two.counted(each) for each in ("wc -c base > size", "pwd > where"))
+    for text in (plain, bound):
+        two.json(text)
+    two.ok("undo", "2")
+    two.ok("umount")
+    two.ok("mount", str(two.folder / "elsewhere"))
+    for text, cached in ((plain, True), (bound, False)):
+        assert two.json(text)["cached"] is cached
+    assert (two.folder / "elsewhere" / "where").read_text() == f"{two.folder}/elsewhere\n"
+    two.ok("umount")
+    two.ok("mount", str(two.work))
+
+
+def test_two_forks_run_one_command_at_once(two: Runner) -> None:
+    """Each executes it, and the layers are the same; then it is known."""
+    text = two.counted(f"while [ $(wc -l < {two.counter}) -lt 2 ]; do sleep 0.02; done; cat base > copy")
+    running = [two.start("run", *words, text) for words in ((), OTHER)]
+    assert [each.wait(TIMEOUT) for each in running] == [0, 0]
+    assert two.ok("head", "--json").result["layer"] == two.ok("log", "ws:other", "--json").result[0]["hash"]
+    two.ok("undo")
+    assert two.json(text)["cached"] is True and two.executions == 2
 
 
 def test_a_venv_serves_at_its_own_path_again(two: Runner) -> None:

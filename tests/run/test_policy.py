@@ -199,6 +199,22 @@ def test_other_options_are_named_as_well(local: Runner) -> None:
     assert local.json(f"{sys.executable} -c 0")["missed"] is None
 
 
+def test_a_run_that_changes_what_is_said_of_runs(local: Runner) -> None:
+    """Its own key is by what was said when it began."""
+    pure = local.counted("true")
+    (local.work / "fusecas.toml").write_text(f"[run]\npure = ['{pure}']\n")
+    for cached in (False, True):
+        assert local.json(pure)["cached"] is cached
+    text = local.counted("rm fusecas.toml")
+    local.json(text)
+    assert [local.json(pure)["cached"] for _ in range(2)] == [False, False]
+    local.ok("undo", "1")
+    assert local.json(pure)["cached"] is True
+    assert local.json(text)["cached"] is True
+    assert local.executions == 4
+    local.ok("verify")
+
+
 def test_a_configuration_that_is_no_file_is_refused(local: Runner) -> None:
     local.shell("mkdir conf; printf '[run]\\nnever = [\"*\"]\\n' > conf/real; ln -s conf/real fusecas.toml")
     refused = local.run("run", "true")

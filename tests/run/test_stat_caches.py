@@ -48,6 +48,22 @@ def test_a_git_status_at_a_prompt_does_not_cost_the_hits(project: Runner) -> Non
     project.ok("verify")
 
 
+def test_the_index_of_a_repository_within_is_one_if_it_is_said(runner: Runner) -> None:
+    runner.json("true")
+    (runner.repository / "config.toml").write_text('[run]\nstat_caches = ["within/.git/index"]\n')
+    runner.shell(
+        "git init -q within; cd within; git config user.email a@b; git config user.name a; echo 1 > a; git add a"
+    )
+    text = runner.counted("echo made > made")
+    runner.json("true")
+    runner.json(text)
+    runner.ok("undo")
+    before = (runner.work / "within" / ".git" / "index").read_bytes()
+    runner.shell("cd within; git update-index --index-version 4; git status --short")
+    assert (runner.work / "within" / ".git" / "index").read_bytes() != before
+    assert runner.json(text)["cached"] is True and runner.executions == 1
+
+
 def test_a_git_status_between_leaves_times_alone(project: Runner) -> None:
     text = project.counted("echo made > made")
     project.json("true")
