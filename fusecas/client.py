@@ -30,7 +30,8 @@ class NoAnswer(EnvironmentProblem):
 class Client:
     """One connection. A call raises what the daemon answered as the exception that it was there."""
 
-    def __init__(self, folder: Path, *, patience: float = PATIENCE) -> None:
+    def __init__(self, folder: Path, *, patience: float = PATIENCE, any_protocol: bool = False) -> None:
+        """`any_protocol`: also with a daemon of another version, for `hello` and `umount`, which are alike in all."""
         self.folder = folder
         self._number = 0
         self._notifications: deque[dict[str, Any]] = deque()
@@ -38,10 +39,10 @@ class Client:
         self._lines = self._socket.makefile("rb")
         try:
             self.hello = self.call("hello")
-            if self.hello.get("protocol") != PROTOCOL:
+            if self.hello.get("protocol") != PROTOCOL and not any_protocol:
                 raise NoAnswer(
                     f"the daemon of {folder} is another version ({self.hello.get('version')})",
-                    hint="fusecas umount with that version, then mount again",
+                    hint="fusecas umount ends it; then mount again",
                 )
             self._socket.settimeout(None)
         except BaseException:

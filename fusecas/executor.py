@@ -15,7 +15,7 @@ import selectors
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -77,10 +77,23 @@ class CannotStart(Exception):
         self.error = error
 
 
-def execute(command: Command, stdout: Stream, stderr: Stream, watched: int) -> Done:
-    """CannotStart if it can't be started. When the descriptor `watched` becomes readable, the command is ended."""
-    _become_subreaper()
-    return _Execution(command, stdout, stderr, watched).run()
+def executed(command: Command, logs: Sequence[bytes], limit: int, sinks: tuple[Sink, Sink], watched: int) -> Done:
+    """Here, in this process, which has no other children; one that can't be started ends as a shell's would.
+
+    `logs`: the files of its stdout and stderr, `limit` bytes of each. When the descriptor `watched` becomes readable,
+    the command is ended."""
+    with ExitStack() as opened:
+        files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
+        stdout, stderr = (Stream(file, sink, limit) for file, sink in zip(files, sinks, strict=True))
+        _become_subreaper()
+        try:
+            return _Execution(command, stdout, stderr, watched).run()
+        except CannotStart as failed:
+            said = complaint(failed.error)
+            files[1].write(said)
+            sinks[1].offer(said)
+            now = time.time_ns()
+            return Done(cannot_start(failed.error), None, now, now, (), timed_out=False, cut=False, abandoned=False)
 
 
 class _Output:

@@ -8,7 +8,7 @@ import signal
 import time
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -193,7 +193,7 @@ def run(
         RUN_WORKSPACE.encode(): begun["workspace"].encode(),
         **({b"HOME": os.fsencode(place)} if begun["home"] == "workspace" else {}),
     }
-    from fusecas.executor import Command
+    from fusecas.executor import Command, executed
 
     descriptor = None if stdin is None else stdin.descriptor
     command = Command(program.words(), os.fsencode(cwd), seen, umask, timeout, descriptor)
@@ -237,25 +237,6 @@ def _executable(program: Program, cwd: Path, env: Mapping[bytes, bytes]) -> list
     places = (os.path.join(cwd, folder, name) for folder in folders)
     found = next((each for each in places if os.access(each, os.X_OK) and not os.path.isdir(each)), None)
     return [] if found is None else [os.path.realpath(found)]
-
-
-def executed(command: "Command", logs: Sequence[bytes], limit: int, sinks: "tuple[Sink, Sink]", watched: int) -> "Done":
-    """Here, in this process, which has no other children; one that can't be started ends as a shell's would."""
-    from fusecas import executor
-    from fusecas.executor import CannotStart, Done, Stream
-
-    with ExitStack() as opened:
-        files = [opened.enter_context(open(log, "wb", buffering=0)) for log in logs]
-        streams = [Stream(file, sink, limit) for file, sink in zip(files, sinks, strict=True)]
-        try:
-            return executor.execute(command, streams[0], streams[1], watched)
-        except CannotStart as failed:
-            said = executor.complaint(failed.error)
-            files[1].write(said)
-            sinks[1].offer(said)
-            now = time.time_ns()
-            code = executor.cannot_start(failed.error)
-            return Done(code, None, now, now, (), timed_out=False, cut=False, abandoned=False)
 
 
 def refuse_own_files(place: Path, *, reads: bool = False) -> None:

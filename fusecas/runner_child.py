@@ -7,7 +7,6 @@ its end, or the death of the process that asked, ends the command. Its stdout ta
 import json
 import os
 import select
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fusecas.errors import EnvironmentProblem
-from fusecas.executor import Command, Done
+from fusecas.executor import Command, Done, executed
 
 CODE = "import sys; sys.path.append(sys.argv[1]); from fusecas.runner_child import main; main()"
 ROOT = Path(__file__).parents[1]
@@ -29,6 +28,8 @@ class Child:
         """`stdin`: a descriptor that the command is to read."""
         if not sys.executable:
             raise EnvironmentProblem("no Python to execute commands with: sys.executable is empty")
+        import subprocess  # not for the child, which imports this module, too
+
         # Alone with the standard library and this package: whatever the host has set up for itself is no matter.
         words = [sys.executable, "-I", "-S", "-X", "utf8", "-c", CODE, str(ROOT)]
         self._process = subprocess.Popen(
@@ -92,7 +93,6 @@ class Child:
 def main() -> None:
     """The child: reads a command, executes it, says what it came to."""
     from fusecas.outlet import Kept
-    from fusecas.runner import executed
 
     given = json.loads(sys.stdin.buffer.readline())
     command = Command(

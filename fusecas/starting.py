@@ -104,7 +104,7 @@ def end(repository: Path, *, lazy: bool = False) -> bool:
     """Unmount, and wait until the daemon has made all durable and is gone. `lazy`: even if somebody is in it; False if
     it is to end only when they leave. NoDaemon if nothing is mounted."""
     try:
-        client = Client(repository)
+        client = Client(repository, any_protocol=True)
     except NoDaemon:
         from fusecas.mount.mountpoint import clear_away
 

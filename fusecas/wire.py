@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 RUN_VARIABLE = "FUSECAS_RUN"
 """By which what runs in a run knows its number."""
 LONGEST_REQUEST = 1 << 20

@@ -1,7 +1,10 @@
 """The client meets daemons that do not answer as they should: real sockets, a thread that plays the daemon."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +15,9 @@ from fusecas import client as clients
 from fusecas.client import Client, NoAnswer, NoDaemon
 from fusecas.errors import Conflict, EnvironmentProblem, FusecasError, InternalError, InUse, TooLarge
 from fusecas.wire import LONGEST_REQUEST
+from tests.cli.calling import TIMEOUT, Place
 
-HELLO = b'{"jsonrpc": "2.0", "id": 1, "result": {"protocol": 1}}\n'
+HELLO = b'{"jsonrpc": "2.0", "id": 1, "result": {"protocol": 2}}\n'
 Play = Callable[[socket.socket], None]
 Stage = Callable[[Play], Path]
 
@@ -130,3 +134,20 @@ def test_notifications_between_answers_are_kept(stage: Stage) -> None:
     with Client(folder) as client:
         assert (client.call("subscribe"), client.call("status")) == (7, 8)
         assert [client.wait_for_notification()[1]["last"] for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_daemon_of_another_version_says_so_and_can_be_unmounted(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.ok("init")
+    code = "from fusecas import wire; wire.PROTOCOL = 1; from fusecas.daemon import serve; serve.main()"
+    ready, say = os.pipe()
+    words = [sys.executable, "-c", code, str(place.repository), "main", str(tmp_path / "work"), "0", str(say)]
+    with subprocess.Popen(words, pass_fds=(say,), stderr=subprocess.DEVNULL) as daemon:
+        os.close(say)
+        with open(ready) as answer:
+            assert answer.readline() == "{}\n"
+        refused = place.run("status", "--json")
+        assert refused.code == 6 and "another version" in refused.error["message"]
+        assert refused.error["hint"] == "fusecas umount ends it; then mount again"
+        place.ok("umount")
+        assert daemon.wait(TIMEOUT) == 0

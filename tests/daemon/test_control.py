@@ -139,7 +139,7 @@ async def served(folder: Path) -> AsyncIterator[Served]:
 async def test_hello_says_who_answers_and_what_fits(tmp_path: Path) -> None:
     async with served(tmp_path) as serving:
         said = await (await serving.connect()).call("hello")
-        assert said["protocol"] == 1 and said["pid"] == os.getpid()
+        assert said["protocol"] == 2 and said["pid"] == os.getpid()
         assert said["limits"]["request"] == LONGEST_REQUEST
 
 

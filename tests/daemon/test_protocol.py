@@ -18,7 +18,7 @@ from tests.daemon.conftest import PAGE, PATIENCE, Working, paths
 def test_a_client_of_the_page_works_with_a_workspace(working: Working) -> None:
     call = working.daemon.call
     hello = call("hello")
-    assert hello["protocol"] == 1 and {"request", "answer", "open"} == set(hello["limits"])
+    assert hello["protocol"] == 2 and {"request", "answer", "open"} == set(hello["limits"])
     (working.work / "new").write_text("x")
     status = call("status")
     assert status["changes"] == [{"letter": "A", "path": "new", "directory": False}]

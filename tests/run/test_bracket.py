@@ -256,8 +256,10 @@ def test_ctrl_z_stops_both_and_fg_goes_on_with_both(runner: Runner) -> None:
         os.write(master, f"{PROGRAM} run '{text}'; echo $? > {place}/code\n".encode())
         until(lambda: pid.exists() and pid.read_text())
         os.write(master, b"\x1a")
-        until(lambda: state_of(int(pid.read_text())) == "T")
         until(lambda: Path(f"/proc/{os.tcgetpgrp(master)}/comm").read_text() == "bash\n")
+        until(
+            lambda: state_of(int(pid.read_text())) in "TD"
+        )  # D: it waits for its child, which was stopped before exec
         (place / "go").touch()
         assert runner.run("commit").code == 4  # it is on
         os.write(master, b"fg\n")
