@@ -177,10 +177,11 @@ class Runs:
             workspace.seal()
             with self._store.read() as snapshot:
                 head = heads.read_head(snapshot, workspace.name)
-                if request.refuse_dirty:
-                    refuse_dirty(snapshot, head)
                 live = head.live
                 policy = policy_of(snapshot, live.state, self._folder)
+                if request.refuse_dirty and self._is_dirty(snapshot, head, policy):
+                    hint = "fusecas status shows it; fusecas commit makes a layer of it"
+                    raise Refused(f"something is uncommitted in workspace {head.name}", hint=hint)
                 keys = self._keys.keys_of(snapshot, live, request, policy)
                 known = [(key, snapshot.result(key.id)) for key in keys.all] if request.serve else []
                 found = next(((key, result) for key, result in known if result is not None), None)
@@ -249,7 +250,7 @@ class Runs:
             transaction.set_result(key.id, result._replace(hits=result.hits + 1))
             holders = bound.joined(transaction.bound(live.state), transaction.bound(result.state))
             transaction.set_bound(target.state, holders)
-            edits = edit_layer(transaction, head)
+            edits = self._edit_layer(transaction, head, policy)
             parent = edits or head.workspace.layer
             return run_layer(transaction, parent, target.state, target.times, request, result.exit)
 
@@ -345,11 +346,25 @@ class Runs:
         state = stood[0].live.state
         return Ended(layers[1], layers[0], state, *self._counts(base.state, state), mixed)
 
-    @staticmethod
-    def _layers(transaction: Transaction, run: Running, came_from: Head, head: Head) -> tuple[LayerId | None, LayerId]:
-        edits = edit_layer(transaction, came_from)
+    def _layers(
+        self, transaction: Transaction, run: Running, came_from: Head, head: Head
+    ) -> tuple[LayerId | None, LayerId]:
+        edits = self._edit_layer(transaction, came_from, run.policy)
         parent = edits or head.workspace.layer
         return edits, run_layer(transaction, parent, head.live.state, head.live.times, run.request, 0)
+
+    def _edit_layer(self, transaction: Transaction, head: Head, policy: Policy) -> LayerId | None:
+        """What was uncommitted before a run, as a layer; None if nothing was."""
+        if not self._is_dirty(transaction, head, policy):
+            return None
+        live, message = head.live, failed.left_by(transaction, head)
+        return heads.add_layer(
+            transaction, head.workspace.layer, live.state, live.times, live.baseline, message=message
+        )
+
+    def _is_dirty(self, snapshot: Snapshot, head: Head, policy: Policy) -> bool:
+        committed = heads.state_of(snapshot, head.workspace.layer)
+        return not self._keys.stat_caches.alike(snapshot, head.live.state, committed, policy.stat_cache_paths)
 
     def _counts(self, before: StateId, after: StateId) -> tuple[int, int, int]:
         """(added, removed, changed) paths."""
@@ -429,20 +444,6 @@ def _holds(log: Path, path: bytes) -> bool:
             return False
         with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             return bound.holds(data, path)
-
-
-def edit_layer(transaction: Transaction, head: Head) -> LayerId | None:
-    """What was uncommitted before a run, as a layer; None if nothing was."""
-    if head.live.state == heads.state_of(transaction, head.workspace.layer):
-        return None
-    live, message = head.live, failed.left_by(transaction, head)
-    return heads.add_layer(transaction, head.workspace.layer, live.state, live.times, live.baseline, message=message)
-
-
-def refuse_dirty(snapshot: Snapshot, head: Head) -> None:
-    if head.live.state != heads.state_of(snapshot, head.workspace.layer):
-        hint = "fusecas status shows it; fusecas commit makes a layer of it"
-        raise Refused(f"something is uncommitted in workspace {head.name}", hint=hint)
 
 
 def still_running(workspace: Workspace, number: bytes) -> StillRunning:

@@ -50,6 +50,19 @@ class StatCaches:
             return old.target == new.target
         return self._said(snapshot, old.target) == self._said(snapshot, new.target)
 
+    def alike(self, snapshot: Snapshot, one: StateId, other: StateId, paths: Sequence[bytes] = USUAL) -> bool:
+        """Whether two states are the same but for the bytes of stat caches. What gc has taken is like itself alone."""
+        if one == other:
+            return True
+        if not (snapshot.has(one) and snapshot.has(other)):
+            return False
+        return self.key_state(snapshot, one, paths) == self.key_state(snapshot, other, paths)
+
+    def says(self, snapshot: Snapshot, content: ContentId, data: bytes) -> bool:
+        """Whether that is what it says, in whatever bytes."""
+        said = _native.git_index_digest(data)
+        return said is not None and self._said(snapshot, content) == blake3(IS_INDEX + said).digest()
+
     def _said(self, snapshot: Snapshot, content: bytes) -> bytes:
         with self._lock:
             known = self._known.get(content)

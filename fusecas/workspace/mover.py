@@ -13,6 +13,7 @@ from fusecas.store.kinds import State
 from fusecas.store.prolly import Loader
 from fusecas.store.rows import Baseline, LivePair, Operation, Range
 from fusecas.store.snapshot import Snapshot
+from fusecas.store.stat_caches import StatCaches
 from fusecas.store.store import Store
 from fusecas.store.transaction import Transaction
 from fusecas.workspace.moving import Plan, Planner, Side
@@ -103,10 +104,11 @@ class Published(NamedTuple):
 
 
 class Mover:
-    def __init__(self, store: Store, overlay: "_native.Overlay", name: str) -> None:
+    def __init__(self, store: Store, overlay: "_native.Overlay", name: str, stat_caches: StatCaches) -> None:
         self._store = store
         self._overlay = overlay
         self._name = name
+        self._stat_caches = stat_caches
 
     def plan(self, find: Find) -> Step:
         """Nothing is uncommitted, or what is will be sealed and this done again."""
@@ -137,7 +139,7 @@ class Mover:
         """The gate is closed. If this fails before the row is written, nothing has changed."""
         head, target, plan, kept = step
         with self._store.read() as snapshot:
-            aside = head.live.state != heads.state_of(snapshot, head.workspace.layer)
+            aside = self._is_uncommitted(snapshot, head.live.state, head.workspace.layer)
         makes = target.make_layer is not None
         goes_to = LivePair(target.layer, target.state, times_of(plan.root), head.live.baseline)
         stays = not makes and goes_to == head.live.pair
@@ -157,10 +159,13 @@ class Mover:
         try:
             with self._store.read() as snapshot:
                 standing = standing_of(snapshot, self._name, target.state, plan.root)
-                uncommitted = target.state != heads.state_of(snapshot, layer)
+                uncommitted = self._is_uncommitted(snapshot, target.state, layer)
             dirs = [(ino, tuple(ids)) for ino, ids in plan.dirs.items()]
             stale = Stale(*self._overlay.rebase(*standing, owner, dirs, plan.changes, plan.lost))
         except BaseException:
             self._overlay.fail()  # the row says otherwise: it must be opened again
             raise
         return Moved(layer, target.state, operation, *plan.counts(), aside, uncommitted, makes), stale
+
+    def _is_uncommitted(self, snapshot: Snapshot, state: StateId, layer: LayerId | None) -> bool:
+        return not self._stat_caches.alike(snapshot, state, heads.state_of(snapshot, layer))

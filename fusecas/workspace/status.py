@@ -8,13 +8,16 @@ Touched is what is as in the baseline (docs/glossary.md) but for its time. It is
 
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fusecas import _native
 from fusecas.store import heads, trees
 from fusecas.store.diff import ChangeKind, diff_states, diff_trees
+from fusecas.store.ids import ContentId, ObjectId
 from fusecas.store.kinds import Entry, EntryKind
 from fusecas.store.snapshot import Snapshot
+from fusecas.store.stat_caches import LARGEST, USUAL, StatCaches
 from fusecas.store.touched import KINDS as TOUCHED_KINDS
 from fusecas.store.touched import touched
 from fusecas.wire import path_fields
@@ -92,7 +95,7 @@ def status(workspace: Workspace) -> Status:
         nodes[node.ino] = over(nodes.get(node.ino), node)
     with workspace.store.read() as snapshot:
         head = heads.read_head(snapshot, workspace.name)
-        comparison = Comparison(snapshot, head, overlay, nodes)
+        comparison = Comparison(snapshot, head, overlay, nodes, workspace.stat_caches)
         paths = _candidates(overlay, nodes)
         if comparison.before != head.live.state:
             sealed = diff_states(snapshot, comparison.before, head.live.state, renames=False)
@@ -166,7 +169,12 @@ class Comparison:
     """Of a workspace's layer with what is there now: in the generations, else in the state that it stands on."""
 
     def __init__(
-        self, snapshot: Snapshot, head: heads.Head, overlay: "_native.Overlay", nodes: dict[int, Changed]
+        self,
+        snapshot: Snapshot,
+        head: heads.Head,
+        overlay: "_native.Overlay",
+        nodes: dict[int, Changed],
+        stat_caches: StatCaches,
     ) -> None:
         self.before = heads.state_of(snapshot, head.workspace.layer)
         self._snapshot = snapshot
@@ -174,6 +182,7 @@ class Comparison:
         self._baseline = head.live.baseline
         self._overlay = overlay
         self._nodes = nodes
+        self._stat_caches = stat_caches
 
     def of(self, path: bytes) -> Difference | None:
         entry = trees.lookup(self._snapshot, self.before, path)
@@ -185,6 +194,8 @@ class Comparison:
         if old is None or now is None:
             return Difference("A" if old is None else "D", path, is_directory)
         kinds = old.kinds(now)
+        if kinds == {ChangeKind.MODIFIED} and self._says_the_same(path, entry):
+            return None
         letter = "T" if ChangeKind.TYPE in kinds else "M" if ChangeKind.MODIFIED in kinds else "m"
         return Difference(letter, path, is_directory, kinds)
 
@@ -200,6 +211,19 @@ class Comparison:
         old = Inode.of_entry(entry, self._live.owner)
         is_same = (old.kind, old.mode, old.what) == (now.kind, now.mode, now.what)
         return is_same and clamped(mtime) != time
+
+    def _says_the_same(self, path: bytes, old: Entry | None) -> bool:
+        """A stat cache, that is: any `git status` at a prompt writes git's index anew."""
+        if path not in USUAL or old is None or not old.is_file or old.target is None:
+            return False
+        with held(self._overlay, path) as there:
+            if there is None:
+                return False
+            number, mode, _, _, _, _, size, *_ = there[-1]
+            if not stat.S_ISREG(mode) or size > LARGEST:
+                return False
+            data = self._overlay.read(number, 0, size)
+        return self._stat_caches.says(self._snapshot, ContentId(ObjectId(old.target)), data)
 
     def below_others(self) -> set[bytes]:
         """What differs in directories that have taken the place of others, beside what was changed in them since."""
@@ -234,15 +258,22 @@ NOTHING = Inode(0, 0, (0, 0), {}, None)
 
 
 def attributes_at(overlay: "_native.Overlay", path: bytes) -> "list[_native.Attributes] | None":
-    """Of what is on the way from the root to a path, and there; nothing stays held."""
+    with held(overlay, path) as found:
+        return found
+
+
+@contextmanager
+def held(overlay: "_native.Overlay", path: bytes) -> "Iterator[list[_native.Attributes] | None]":
+    """What is on the way from the root to a path, and there; nothing stays held."""
     found = [overlay.getattr(0)]
     try:
         for name in path.split(b"/") if path else ():
             child = overlay.lookup(found[-1][0], name) if stat.S_ISDIR(found[-1][1]) else None
             if child is None:
-                return None
+                yield None
+                return
             found.append(child)
-        return found
+        yield found
     finally:
         for each in reversed(found[1:]):
             overlay.forget(each[0], 1)

@@ -12,7 +12,7 @@ from fusecas.store import heads
 from fusecas.store.ids import StateId
 from fusecas.store.rows import Cursor, LivePair, Operation, Position
 from fusecas.store.snapshot import Snapshot
-from fusecas.store.stat_caches import USUAL, StatCaches
+from fusecas.store.stat_caches import StatCaches
 from fusecas.workspace.target import Target
 
 THIS = 0
@@ -108,10 +108,7 @@ class Past:
         """Also if a prompt has asked git for the status in between: that writes its index anew."""
         if one is None or one.layer != other.layer:
             return False
-        return one.state == other.state or self._says(one.state) == self._says(other.state)
-
-    def _says(self, state: StateId) -> StateId:
-        return self._stat_caches.key_state(self._reader, state, USUAL) if self._reader.has(state) else state
+        return self._stat_caches.alike(self._reader, StateId(one.state), StateId(other.state))
 
     def _target(self, pair: LivePair, cursor: Cursor) -> Target:
         if not self._reader.has(pair.state):

@@ -96,7 +96,7 @@ class Workspace:
         self.is_removed = False
         self.siblings = siblings or Siblings()
         self.source: Workspace | None = None
-        self._stat_caches = StatCaches()
+        self.stat_caches = StatCaches()
         self._sealing = threading.Lock()
         self._has_forks = False  # that stand on what is frozen here, or are about to
         with self.store.read() as snapshot:
@@ -441,10 +441,10 @@ class Workspace:
 
     def undo(self, steps: int = 1, deed: Deed = Deed()) -> Moved:
         """Back to where the workspace stood before, step by step (undoing.py). As durable as a checkout."""
-        return self._move("undo", deed, lambda snapshot, head: Past(snapshot, head, self._stat_caches).back(steps))
+        return self._move("undo", deed, lambda snapshot, head: Past(snapshot, head, self.stat_caches).back(steps))
 
     def redo(self, steps: int = 1, deed: Deed = Deed()) -> Moved:
-        return self._move("redo", deed, lambda snapshot, head: Past(snapshot, head, self._stat_caches).forward(steps))
+        return self._move("redo", deed, lambda snapshot, head: Past(snapshot, head, self.stat_caches).forward(steps))
 
     def put_layer(
         self, verb: str, state: StateId, times: TimesId | None, owner: tuple[int, int], message: str | None, deed: Deed
@@ -464,7 +464,7 @@ class Workspace:
         return self.bring(verb, find, deed)
 
     def _move(self, verb: str, deed: Deed, find: Find) -> Moved:
-        mover = Mover(self.store, self.overlay, self.name)
+        mover = Mover(self.store, self.overlay, self.name, self.stat_caches)
         with self._sealing:
             self.caches.flush()
             self._seal(self._to_state)  # the long part, while the mount serves on

@@ -64,6 +64,27 @@ def test_the_index_of_a_repository_within_is_one_if_it_is_said(runner: Runner) -
     assert runner.json(text)["cached"] is True and runner.executions == 1
 
 
+def test_what_git_notes_at_a_prompt_is_nothing_uncommitted(project: Runner) -> None:
+    project.json("echo made > made")
+    layer = project.ok("head", "--json").result["layer"]
+    looked_at(project)
+    project.shell("git update-index --index-version 4")
+    for sealed in (False, True):
+        if sealed:
+            project.ok("diff")
+        status = project.ok("status", "--exit-code", "--json").result
+        assert status["clean"] and {"path": ".git/index"} not in status["touched"], sealed
+    came = project.json("--dirty", "fail", "echo more > more")
+    assert came["edits"] is None
+    assert project.ok("log", "--json").result[1]["hash"] == layer
+    project.shell("git update-index --index-version 2; git status")
+    assert "set aside" not in project.ok("checkout", "@~1").text
+    project.shell("git add made")
+    assert project.changes()[".git/index"] == "M"
+    assert project.run("run", "--dirty", "fail", "true").code == 125
+    assert project.json("echo again > again")["edits"] is not None
+
+
 def test_a_git_status_between_leaves_times_alone(project: Runner) -> None:
     text = project.counted("echo made > made")
     project.json("true")
