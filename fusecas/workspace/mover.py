@@ -31,7 +31,7 @@ Find = Callable[[Snapshot, Head], Target]
 class Moved:
     """What a checkout, an undo or the like came to. `operation` is None if the workspace stood there already.
 
-    The counts are of names; `aside`: whether there were uncommitted changes, which undo brings back; `uncommitted`:
+    The counts are of paths; `aside`: whether there were uncommitted changes, which undo brings back; `uncommitted`:
     whether there are some now; `made`: whether the layer is a new one.
     """
 
@@ -165,7 +165,19 @@ class Mover:
         except BaseException:
             self._overlay.fail()  # the row says otherwise: it must be opened again
             raise
-        return Moved(layer, target.state, operation, *plan.counts(), aside, uncommitted, makes), stale
+        counts = plan.counts
+        moved = Moved(
+            layer,
+            target.state,
+            operation,
+            counts.added,
+            counts.removed,
+            counts.changed,
+            aside,
+            uncommitted,
+            makes,
+        )
+        return moved, stale
 
     def _is_uncommitted(self, snapshot: Snapshot, state: StateId, layer: LayerId | None) -> bool:
         return not self._stat_caches.alike(snapshot, state, heads.state_of(snapshot, layer))

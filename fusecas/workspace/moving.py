@@ -5,6 +5,7 @@ kind gets a number that was never given out. A hard-link group that is not the s
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from fusecas.store import prolly, trees
@@ -29,6 +30,21 @@ class NameChange(NamedTuple):
     shows: bool
 
 
+@dataclass
+class Counts:
+    """How many paths come, go and change, with all that a directory has in it; times alone are no change."""
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+
+    def replace(self, old: Entry | None, new: Entry | None) -> None:
+        before, after = (0 if each is None or not each.is_directory else each.count for each in (old, new))
+        self.added += after + (old is None)
+        self.removed += before + (new is None)
+        self.changed += old is not None and new is not None
+
+
 class Plan(NamedTuple):
     """How to get from a workspace's state to another one. `lost`: numbers of hard-link groups that go."""
 
@@ -36,18 +52,12 @@ class Plan(NamedTuple):
     dirs: dict[int, DirIds]
     changes: list[NameChange]
     lost: list[int]
+    counts: "Counts"
 
     @property
     def leaving(self) -> list[int]:
         """The inodes that have no name afterwards; those below directories that go are not listed."""
         return [each.old for each in self.changes if each.old is not None and each.old != each.new] + self.lost
-
-    def counts(self) -> tuple[int, int, int]:
-        """(added, removed, changed) names; what comes or goes with its directory is not counted again."""
-        shown = [each for each in self.changes if each.shows]
-        added = sum(each.old is None for each in shown)
-        removed = sum(each.new is None for each in shown)
-        return added, removed, len(shown) - added - removed
 
 
 class Inode(NamedTuple):
@@ -110,6 +120,7 @@ class Planner:
         self._changes: list[NameChange] = []
         self._dirs: dict[int, DirIds] = {}
         self._lost: dict[bytes, int] = {}
+        self._counts = Counts()
         self._relinked: dict[bytes, set[bytes]] = {}
         self._ways: dict[bytes, set[bytes]] = {}
 
@@ -124,7 +135,7 @@ class Planner:
                 self._leave(stack.pop())
             elif (deeper := self._compare(directory, name)) is not None:
                 stack.append(deeper)
-        return Plan(self._dirs[ROOT], self._dirs, self._changes, list(self._lost.values()))
+        return Plan(self._dirs[ROOT], self._dirs, self._changes, list(self._lost.values()), self._counts)
 
     # hard links
 
@@ -185,6 +196,7 @@ class Planner:
         inode = None if old is None else self._inode(directory.numbers, name)
         if old is None or new is None or inode is None or self._is_another(path, old, new):
             directory.has_other_names = True
+            self._counts.replace(old, new)
             self._replace(directory, name, None if inode is None else self._group_number(path, old, inode.number), new)
             return None
         if name in directory.in_times or old.is_directory:
@@ -192,7 +204,9 @@ class Planner:
             old_time, new_time = directory.in_times.get(name, (same, same))
         else:
             old_time = new_time = trees.UNTIMED
-        shows = old.mode != new.mode or old.ext != new.ext or old_time.mtime != new_time.mtime
+        shows = old.mode != new.mode or old.ext != new.ext
+        self._counts.changed += shows
+        shows = shows or old_time.mtime != new_time.mtime
         if old.is_directory:
             place = (directory, name, inode.number, inode.ctime, shows)
             ids = DirIds(old.target, old_time.child, inode.child, inode.number + 1)

@@ -39,6 +39,14 @@ def test_a_hit_moves_the_head_and_what_follows_stands_on_it(runner: Runner) -> N
     assert runner.ok("inspect", "--json", str(third["hash"])).result["parent"] == layers[1]
 
 
+def test_a_hit_counts_what_it_changed_as_the_run_did(runner: Runner) -> None:
+    runner.json("mkdir -p old/deep; echo 1 > old/deep/a; echo 1 > b; echo 1 > c; mkdir d; touch d/x")
+    text = "rm -r old; mkdir -p new/deep; echo 2 > new/deep/a; echo 2 > b; chmod 600 c; rm -r d; touch d; touch b"
+    came = [runner.json(text), runner.ok("undo", "--json").result, runner.json(text)]
+    counts = [(each["added"], each["removed"], each["changed"]) for each in came]
+    assert counts == [(3, 4, 3), (4, 3, 3), (3, 4, 3)] and came[2]["cached"] is True
+
+
 def test_any_difference_in_the_tree_is_a_miss(runner: Runner) -> None:
     runner.json("echo input > input")
     text = runner.counted("wc -c < input > size")
