@@ -12,7 +12,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
-from fusecas.errors import ExpiredError, FusecasError, NotFound, Refused, StillRunning
+from fusecas.errors import EnvironmentProblem, ExpiredError, FusecasError, NotFound, Refused, StillRunning
 from fusecas.run import failed, times
 from fusecas.run.hits import Served, delta, said_by, why_not
 from fusecas.run.leftovers import end_all_of
@@ -434,8 +434,12 @@ class Runs:
 
 
 def _stored(log: Path, session: Session) -> ContentId:
-    with log.open("rb") as file:
-        return session.put_stream(file)
+    try:
+        with log.open("rb") as file:
+            return session.put_stream(file)
+    except FileNotFoundError as error:
+        hint = "what the command changed is uncommitted; if the repository was removed: umount its workspace"
+        raise EnvironmentProblem(f"what the command has said is not there any more: {log}", hint=hint) from error
 
 
 def _holds(log: Path, path: bytes) -> bool:
