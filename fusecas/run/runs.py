@@ -12,7 +12,15 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
-from fusecas.errors import EnvironmentProblem, ExpiredError, FusecasError, NotFound, Refused, StillRunning
+from fusecas.errors import (
+    EnvironmentProblem,
+    ExpiredError,
+    FusecasError,
+    MissingObject,
+    NotFound,
+    Refused,
+    StillRunning,
+)
 from fusecas.run import failed, times
 from fusecas.run.hits import Served, delta, said_by, why_not
 from fusecas.run.leftovers import end_all_of
@@ -192,6 +200,10 @@ class Runs:
                     return self._serve(workspace, request, policy, keys, *found, deed)
                 except HasMoved:
                     continue
+                except MissingObject:
+                    if self._is_there(found[0]):
+                        raise
+                    continue  # gc has taken it meanwhile
             started = time.time_ns()
             with self._store.write() as transaction:
                 record = Record(
@@ -199,6 +211,11 @@ class Runs:
                 )
                 transaction.set_record(number, record)
             return Running(number, workspace, request, policy, keys, started, deed, near, refused)
+
+    def _is_there(self, key: Key) -> bool:
+        """Whether a result can still be served."""
+        with self._store.read() as snapshot:
+            return snapshot.result(key.id) is not None
 
     def _go_back(self, workspace: Workspace, request: Request, deed: Deed) -> None:
         """To where the last run of this command began. What was left by it is kept by the operation."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fusecas import _native
-from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem, TooLarge
+from fusecas.errors import Conflict, Damaged, DamagedEnvironment, MissingObject, StorageProblem, TooLarge
 from fusecas.store import heads, trees
 from fusecas.store.durable import sync_folder
 from fusecas.store.heads import Head
@@ -471,6 +471,9 @@ class Workspace:
                     step = mover.plan(find)
                 with self.siblings.turn:
                     moved, stale = mover.put_in_place(step, verb, deed)
+            except MissingObject:
+                mover.plan(find)  # says so, if gc has taken it since it was planned
+                raise
             finally:
                 self.overlay.open_gate()
             # Only now: the kernel waits for requests that wait for the gate.
