@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fusecas.errors import (
+    DiskFull,
     EnvironmentProblem,
     ExpiredError,
     FusecasError,
@@ -108,6 +109,8 @@ class Runs:
         self._running: dict[bytes, bytes] = {}
         self._moving: Counter[bytes] = Counter()
         self._runs: dict[bytes, Running] = {}
+        self._unrecorded: dict[bytes, Running] = {}
+        self._recording = threading.Lock()
 
     def recover(self, workspaces: Workspaces) -> None:
         """What a former daemon left running was interrupted."""
@@ -140,6 +143,7 @@ class Runs:
                 raise still_running(workspace, number)
             self._moving[workspace.id] += 1
         try:
+            self._record_left(workspace)
             yield
         finally:
             with self._lock:
@@ -161,6 +165,7 @@ class Runs:
             self._running[workspace.id] = number
             self._lock.wait_for(lambda: not self._moving[workspace.id])
         try:
+            self._record_left(workspace)
             begun = self._begin(workspace, request, deed, number)
         except BaseException:
             self._forget(workspace, number)
@@ -294,8 +299,13 @@ class Runs:
             if outcome.exit and run.request.rollback:
                 self._put_back(run, deed)
                 ended = ended._replace(state=run.keys.live.state, put_back=True)
-        except BaseException:
-            self._interrupt(run)
+        except BaseException as error:
+            if isinstance(error, DiskFull):
+                error.hint = "free some space; what the command changed is uncommitted"
+            try:
+                self._interrupt(run)
+            except (FusecasError, OSError):
+                log.warning("run %s could not be recorded as interrupted yet", number.hex(), exc_info=True)
             raise
         self._done(run)
         return ended
@@ -406,14 +416,27 @@ class Runs:
     def _interrupt(self, run: Running) -> None:
         end_all_of(run.number)
         try:
-            with self._store.read() as snapshot:
-                record = snapshot.record(run.number)
-            if record is not None and record.status == RUNNING:
-                self._set_interrupted(run.number, record, run.workspace, run.deed)
-                if run.request.rollback:
-                    self._put_back(run, run.deed)
+            self._record_interrupted(run)
+        except BaseException:
+            self._unrecorded[run.workspace.id] = run
+            raise
         finally:
             self._done(run)
+
+    def _record_interrupted(self, run: Running) -> None:
+        with self._store.read() as snapshot:
+            record = snapshot.record(run.number)
+        if record is not None and record.status == RUNNING:
+            self._set_interrupted(run.number, record, run.workspace, run.deed)
+            if run.request.rollback:
+                self._put_back(run, run.deed)
+
+    def _record_left(self, workspace: Workspace) -> None:
+        """A run whose end could not be written, on a full disk, say: before anything else moves its workspace."""
+        with self._recording:
+            if (run := self._unrecorded.get(workspace.id)) is not None:
+                self._record_interrupted(run)
+                del self._unrecorded[workspace.id]
 
     def _set_interrupted(self, number: bytes, record: Record, workspace: Workspace, deed: Deed) -> None:
         """What it has changed is an operation, as that of a failed run: so undo brings back what was there before."""
