@@ -334,6 +334,7 @@ class _Execution:
                 self._killed.append(_name_of(pid))
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT)  # who is stopped hears nothing
         return time.monotonic() + GRACE
 
 

@@ -25,7 +25,7 @@ from fusecas.workspace.mover import Deed, Mover
 from fusecas.workspace.workspace import Workspace
 from tests.run.conftest import Runner
 
-SPAN = 7.0
+SPAN = 5.0
 COMMANDS = 6
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fusecas.client import Client
 from fusecas.errors import NotFound, StillRunning, UsageError
-from fusecas.wire import path_of
+from fusecas.wire import LONGEST_REQUEST, path_of
 from tests.run.conftest import Runner
 from tests.run.test_bracket import until
 
@@ -317,6 +317,6 @@ def test_nobody_ends_or_changes_the_run_of_another(served: Runner) -> None:
 
 def test_a_run_that_is_too_long_to_be_asked_for_is_refused_before_anything_happens(served: Runner) -> None:
     with Talk(served) as talk:
-        for size in (1 << 20, 5 << 20):
+        for size in (LONGEST_REQUEST, 5 * LONGEST_REQUEST):
             assert talk.call("run.begin", **asked(served, "x" * size))["error"]["code"] == -32600
             assert "result" in talk.call("status")
