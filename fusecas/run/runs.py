@@ -50,6 +50,7 @@ LOGS = "run/logs"
 MOST_LEFT = 1000
 """So many records back may one be that a former daemon left running: one a workspace, and hardly any newer ones."""
 OUTPUTS = ("stdout", "stderr")
+LATEST = (1 << 48) - 1
 
 
 class Running(NamedTuple):
@@ -109,6 +110,7 @@ class Runs:
         self._running: dict[bytes, bytes] = {}
         self._moving: Counter[bytes] = Counter()
         self._runs: dict[bytes, Running] = {}
+        self._newest = newest_number(store)
         self._unrecorded: dict[bytes, Running] = {}
         self._recording = threading.Lock()
 
@@ -158,8 +160,8 @@ class Runs:
 
     def begin(self, workspace: Workspace, request: Request, deed: Deed) -> Running | Served:
         """A hit, put in place; or the run to be executed, which `end` or `interrupt` then ends."""
-        number = new_number()
         with self._lock:
+            number = self._newest = new_number(self._newest)
             if (other := self._running.get(workspace.id)) is not None:
                 raise still_running(workspace, other)
             self._running[workspace.id] = number
@@ -510,9 +512,17 @@ def run_layer(
     )
 
 
-def new_number() -> bytes:
-    """Of an execution: in the order of time, and never the same (UUID version 7)."""
-    number = bytearray((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10))
+def newest_number(store: Store) -> bytes:
+    """Of all executions that are recorded."""
+    with store.read() as snapshot:
+        return next((number for number, _ in snapshot.records_back()), b"")
+
+
+def new_number(newest: bytes) -> bytes:
+    """Of an execution: in the order of time, and never the same (UUID version 7). Also if the clock was set back: what
+    was done last is looked for by it."""
+    moment = max(time.time_ns() // 1_000_000, int.from_bytes(newest[:6], "big") + 1)
+    number = bytearray(min(moment, LATEST).to_bytes(6, "big") + os.urandom(10))
     number[6] = number[6] & 0x0F | 0x70
     number[8] = number[8] & 0x3F | 0x80
     return bytes(number)
