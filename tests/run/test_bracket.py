@@ -251,8 +251,7 @@ def test_a_command_sees_the_size_of_the_window_change(runner: Runner) -> None:
 def test_ctrl_z_stops_both_and_fg_goes_on_with_both(runner: Runner) -> None:
     runner.ok("run", "true")
     place, pid = runner.folder, runner.folder / "pid"
-    # Without a child: a shell that waits until its child has begun its program can't be stopped meanwhile.
-    text = f"echo $$ > {pid}; while [ ! -e {place}/go ]; do :; done; echo made > made"
+    text = f"echo $$ > {pid}; while [ ! -e {place}/go ]; do sleep 0.02; done; echo made > made"
     with terminal(runner, "/bin/bash", "--norc", "--noprofile", "-i") as master:
         os.write(master, f"{PROGRAM} run '{text}'; echo $? > {place}/code\n".encode())
         until(lambda: pid.exists() and pid.read_text())
