@@ -104,7 +104,10 @@ class Client:
 
     def _send(self, line: bytes) -> None:
         if len(line) > LONGEST_REQUEST:
-            raise TooLarge(f"a request of {len(line)} bytes", hint=f"the daemon takes {LONGEST_REQUEST}")
+            raise TooLarge(
+                f"a request of {len(line)} bytes",
+                hint=f"the daemon takes {LONGEST_REQUEST}: words, variables, what was typed",
+            )
         try:
             self._socket.sendall(line)
         except (BrokenPipeError, ConnectionResetError):

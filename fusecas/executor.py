@@ -187,7 +187,7 @@ class _Execution:
             exit_code,
             died_of,
             started,
-            time.time_ns(),
+            max(time.time_ns(), started),  # the clock may be set back meanwhile
             tuple(self._killed),
             self._timed_out,
             any(each.is_cut for each in self._outputs),
@@ -198,6 +198,8 @@ class _Execution:
     def _start(self, outputs: Sequence[int]) -> int:
         import subprocess
 
+        if not self._command.argv[0]:  # it would be looked for in PATH, and the folders there be found
+            raise CannotStart(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "''"))
         with open(os.devnull, "rb") as nothing:
             try:
                 process = subprocess.Popen(
@@ -332,6 +334,7 @@ class _Execution:
                 self._killed.append(_name_of(pid))
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT)  # who is stopped hears nothing
         return time.monotonic() + GRACE
 
 
@@ -373,7 +376,7 @@ def _serves(pid: int, repository: Path) -> bool:
 
 def _name_of(pid: int) -> str:
     try:
-        return f"{Path(f'/proc/{pid}/comm').read_text().strip()} ({pid})"
+        return f"{Path(f'/proc/{pid}/comm').read_text(errors='replace').strip()} ({pid})"
     except OSError:
         return str(pid)
 

@@ -4,6 +4,7 @@ A hit executes nothing: what only executing needs is imported when it comes to t
 """
 
 import os
+import re
 import signal
 import time
 from binascii import a2b_base64
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fusecas.plain import Ended
 
 RUN_REPOSITORY, RUN_WORKSPACE = "FUSECAS_RUN_REPOSITORY", "FUSECAS_RUN_WORKSPACE"
+NUMBER = re.compile("[0-9a-f]{32}")
 SHELL = b"/bin/sh"
 SECOND = 1_000_000_000
 
@@ -58,7 +60,9 @@ class Place(NamedTuple):
 
 def place_of(client: Client, ws: str | None = None) -> Place:
     """None: the one that is mounted."""
-    found = client.call("place", ws=ws, pid=os.getpid(), run=os.environ.get(RUN_VARIABLE))
+    said = os.environ.get(RUN_VARIABLE, "")
+    run = said if NUMBER.fullmatch(said) else None  # who sets it by hand to something else is in no run
+    found = client.call("place", ws=ws, pid=os.getpid(), run=run)
     return Place(found["workspace"], Path(os.fsdecode(path_of(found, "place"))), found["run"])
 
 

@@ -6,7 +6,8 @@ from typing import Any
 PROTOCOL = 2
 RUN_VARIABLE = "FUSECAS_RUN"
 """By which what runs in a run knows its number."""
-LONGEST_REQUEST = 1 << 20
+LONGEST_REQUEST = 1 << 23
+"""What a kernel takes as words and variables of a command fits: they are in it, and what was typed."""
 LONGEST_ANSWER = 1 << 26
 
 

@@ -1,11 +1,16 @@
 """One call of the program: what was typed, and what every verb must know of it."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import click
+
+SETTING_VARIABLES = ("run", "exec", "shell", "batch")
+SEPARATE, ATTACHED = re.compile("-k?e|--env"), re.compile("(-k?e|--env=)(?=.)")
+LEFT_OUT = "…"
 
 
 class Call:
@@ -43,4 +48,23 @@ class Call:
             actor = getpass.getuser()
         except (KeyError, OSError):
             actor = str(os.getuid())
-        return tuple(os.fsencode(each) for each in self.words), os.fsencode(actor).decode(errors="replace")
+        words = _without_values(self.words) if self.verb in SETTING_VARIABLES else self.words
+        return tuple(os.fsencode(each) for each in words), os.fsencode(actor).decode(errors="replace")
+
+
+def _without_values(words: Sequence[str]) -> list[str]:
+    """Values of variables are recorded nowhere: `--env NAME=VALUE` is, as `--env NAME=…`."""
+    end = words.index("--") if "--" in words else len(words)
+    found = list(words)
+    for at, word in enumerate(words[:end]):
+        attached = ATTACHED.match(word)
+        if attached is not None:
+            found[at] = attached[1] + _name_only(word[attached.end() :])
+        elif at > 0 and SEPARATE.fullmatch(words[at - 1]):
+            found[at] = _name_only(word)
+    return found
+
+
+def _name_only(variable: str) -> str:
+    name, equals, _ = variable.partition("=")
+    return f"{name}={LEFT_OUT}" if equals else variable

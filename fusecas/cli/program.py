@@ -8,7 +8,7 @@ import click
 
 from fusecas.cli import drop_output, output
 from fusecas.cli.call import Call
-from fusecas.errors import FusecasError, InternalError, UsageError, of_system
+from fusecas.errors import FusecasError, InternalError, PathNotFound, UsageError, of_system
 
 VERBS = {
     "init": ("repository", "Make a repository here."),
@@ -161,9 +161,18 @@ def run(words: list[str]) -> int:
         raise
     except OSError as error:
         drop_output_if_full()
-        return _failed(call, of_system(error), error)
+        return _failed(call, _without_a_folder() or of_system(error), error)
     except Exception as error:  # noqa: BLE001 - the last resort: it is written down, and the exit code says so
         return _bug(call, error)
+
+
+def _without_a_folder() -> FusecasError | None:
+    """If the folder that we are in is gone: what asks for it is told nothing but that."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return PathNotFound("the folder that this was called in is gone", hint="cd to one that is there")
+    return None
 
 
 def _answer(call: Call) -> int:

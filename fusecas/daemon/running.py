@@ -6,11 +6,25 @@ from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
 from fusecas.daemon.connection import Caller
+from fusecas.daemon.run_parameters import (
+    LARGEST_EXIT,
+    LARGEST_MASK,
+    LARGEST_SIGNAL,
+    at_most,
+    below,
+    bytes_of,
+    id_of,
+    number_of,
+    one_of,
+    pairs_of,
+    path_given,
+    program_of,
+)
 from fusecas.errors import FusecasError, InUse, NotFound, StillRunning, UsageError
 from fusecas.mount.session import MountSession
 from fusecas.parameters import REQUIRED, checked
@@ -19,16 +33,18 @@ from fusecas.run.near import Missed
 from fusecas.run.outsiders import Watch
 from fusecas.run.request import Request
 from fusecas.run.runs import Ended, Outcome, Running, Runs
-from fusecas.store.kinds import Program, is_program
 from fusecas.store.run_rows import Window
 from fusecas.store.trees import join
 from fusecas.wire import path_fields
-from fusecas.workspace.calls import ID, WHERE, WHO, deed_of
+from fusecas.workspace.calls import WHERE, WHO, deed_of
 from fusecas.workspace.workspace import Workspace
 from fusecas.workspace.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
 PlaceOf = Callable[[str], Path]
+Arguments = TypeVarTuple("Arguments")
+Answer = TypeVar("Answer")
+MOST_THREADS = 32
 
 
 class RunCalls:
@@ -43,14 +59,16 @@ class RunCalls:
         self.ends = 0
         """How many runs have ended so far."""
         self._waiting = trio.lowlevel.ParkingLot()
-        self.methods = {"place": self._place, "run.executor": self._executor}
-        self.conversations = {"run.begin": self._begin, "run.end": self._end}
+        # Of their own: runs that wait for a workspace must not take the threads that its files need.
+        self._threads = trio.CapacityLimiter(MOST_THREADS)
+        self.methods = {"place": self._place}
+        self.conversations = {"run.begin": self._begin, "run.executor": self._executor, "run.end": self._end}
 
     async def _place(self, params: dict[str, Any]) -> dict[str, Any]:
         """Where a workspace is; and the run there that the caller is part of: by its number, or as a descendant."""
         given = checked(params, pid=(int, 0), run=(str, None), **WHERE)
         name = given["ws"] or self._workspaces.default
-        workspace = await trio.to_thread.run_sync(self._workspaces.get, name)
+        workspace = await self._in_thread(self._workspaces.get, name)
         outer = [
             number.hex()
             for number, (where, watch) in self._watches.items()
@@ -59,13 +77,16 @@ class RunCalls:
         place = path_fields(os.fsencode(self._place_of(workspace.name)), "place")
         return {"workspace": name, "run": outer[0] if outer else None, **place}
 
-    async def _executor(self, params: dict[str, Any]) -> dict[str, Any]:
+    async def _in_thread(self, act: Callable[[*Arguments], Answer], *arguments: *Arguments) -> Answer:
+        return await trio.to_thread.run_sync(act, *arguments, limiter=self._threads)
+
+    async def _executor(self, params: dict[str, Any], caller: Caller) -> dict[str, Any]:
         """For who knows only after the beginning which process executes the command, and before it does."""
         given = checked(params, run=(str, REQUIRED), executor=(int, REQUIRED))
-        number = _number(given["run"])
-        watched = self._watches.get(number)
+        number = number_of(given["run"])
+        watched = self._watches.get(number) if caller.connection.is_waiting(number) else None
         if watched is None:
-            raise NotFound(f"no run {number.hex()} is on")
+            raise not_on(number)
         watched[1].executor = given["executor"]
         return {}
 
@@ -92,35 +113,35 @@ class RunCalls:
             **WHERE,
             **WHO,
         )
-        workspace = await trio.to_thread.run_sync(self._workspaces.get, given["ws"] or self._workspaces.default)
+        workspace = await self._in_thread(self._workspaces.get, given["ws"] or self._workspaces.default)
         place = self._place_of(workspace.name)
         request = Request(
-            program=_program(given["program"]),
-            cwd=_below(os.fsencode(place), b"".join(map(_bytes, given["cwd"]))),
+            program=program_of(given["program"]),
+            cwd=below(os.fsencode(place), path_given("cwd", given)),
             place=os.fsencode(place),
-            env=_pairs(given["env"]),
-            executable=b"".join(map(_bytes, given["executable"])) or None,
-            umask=given["umask"],
+            env=pairs_of(given["env"]),
+            executable=self._outside(path_given("executable", given)),
+            umask=at_most(LARGEST_MASK, "umask", given),
             privileged=given["privileged"],
             message=given["message"],
             serve=given["serve"],
             keep=given["keep"],
             max_age=given["max_age"],
             pure=given["pure"],
-            stdin=None if given["stdin"] is None else _id(given["stdin"]),
+            stdin=None if given["stdin"] is None else id_of(given["stdin"]),
             retry=given["retry"],
-            rollback=_one_of("on_failure", given, "rollback", "keep"),
-            refuse_dirty=_one_of("dirty", given, "fail", "layer"),
+            rollback=one_of("on_failure", given, "rollback", "keep"),
+            refuse_dirty=one_of("dirty", given, "fail", "layer"),
         )
         while True:
             ends = self.ends
             # Before the workspace is sealed: what others do after that would be taken for the run's.
-            policy = await trio.to_thread.run_sync(self._runs.policy_of, workspace)
+            policy = await self._in_thread(self._runs.policy_of, workspace)
             held = self._session.writers(workspace.name)
             watch = Watch(given["executor"], held, path_in(workspace), policy.counts_in)
             self._session.watch(workspace.name, watch)
             try:
-                begun = await trio.to_thread.run_sync(self._runs.begin, workspace, request, deed_of(given))
+                begun = await self._in_thread(self._runs.begin, workspace, request, deed_of(given))
                 break
             except StillRunning:
                 self._session.unwatch(workspace.name, watch)
@@ -138,6 +159,12 @@ class RunCalls:
         self._watches[begun.number] = (workspace.name, watch)
         caller.connection.at_end(begun.number, partial(self._interrupt, begun.number))
         return {"workspace": workspace.name, **path_fields(os.fsencode(place), "place"), **self._running(begun)}
+
+    def _outside(self, executable: bytes) -> bytes | None:
+        """What is in the mount is in a state, or makes a run that looks there one that is not remembered. To read it by
+        its path would be to wait for ourselves: who is killed meanwhile can't end."""
+        mountpoint = os.fsencode(self._place_of(self._workspaces.default))
+        return executable if executable and not executable.startswith(mountpoint + b"/") else None
 
     def _one_has_ended(self) -> None:
         self.ends += 1
@@ -179,7 +206,7 @@ class RunCalls:
         if watched is None:
             return
         try:
-            await trio.to_thread.run_sync(self._runs.interrupt, number)
+            await self._in_thread(self._runs.interrupt, number)
         except (FusecasError, OSError):
             log.warning("the record of run %s could not be written", number.hex(), exc_info=True)
         finally:
@@ -198,21 +225,28 @@ class RunCalls:
             keep=(bool, True),
             **WHO,
         )
-        number = _number(given["run"])
-        killed = tuple(map(str, given["killed"]))
+        number = number_of(given["run"])
+        killed = tuple(bytes_of(each).decode(errors="replace") for each in given["killed"])
+        if given["ended"] < given["started"]:
+            raise UsageError("a run that has ended before it was started")
         window = Window(given["started"], given["ended"])
+        code, died_of = at_most(LARGEST_EXIT, "exit", given), at_most(LARGEST_SIGNAL, "signal", given)
         is_theirs = caller.connection.is_waiting(number)
         watched = self._watches.pop(number, None) if is_theirs else None  # whoever takes it alone ends the run
         if watched is None:
-            raise NotFound(f"no run {number.hex()} is on that was begun on this connection")
-        outcome = Outcome(given["exit"], given["signal"], window, killed, given["keep"], watched[1])
+            raise not_on(number)
+        outcome = Outcome(code, died_of, window, killed, given["keep"], watched[1])
         try:
-            ended = await trio.to_thread.run_sync(self._runs.end, number, outcome, deed_of(given))
+            ended = await self._in_thread(self._runs.end, number, outcome, deed_of(given))
         finally:
             caller.connection.not_at_end(number)
             self._session.unwatch(*watched)
             self._one_has_ended()
         return _ended(ended)
+
+
+def not_on(number: bytes) -> NotFound:
+    return NotFound(f"no run {number.hex()} is on that was begun on this connection")
 
 
 def path_in(workspace: Workspace) -> Callable[[int, bytes], bytes | None]:
@@ -258,55 +292,3 @@ def _ended(ended: Ended) -> dict[str, Any]:
         "mixed": ended.mixed,
         "put_back": ended.put_back,
     }
-
-
-def _number(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no run") from error
-
-
-def _below(place: bytes, cwd: bytes) -> bytes:
-    """Where that is in the workspace; its root if it is elsewhere."""
-    return cwd[len(place) + 1 :] if cwd.startswith(place + b"/") else b""
-
-
-def _one_of(name: str, given: dict[str, Any], yes: str, no: str) -> bool:
-    """Which of two words a parameter is."""
-    if given[name] not in (yes, no):
-        raise UsageError(f"the parameter {name} is {yes} or {no}")
-    return bool(given[name] == yes)
-
-
-def _id(text: str) -> bytes:
-    if not ID.fullmatch(text):
-        raise UsageError("the parameter stdin is an id: 64 hex digits")
-    return bytes.fromhex(text)
-
-
-def _program(given: dict[str, Any]) -> Program:
-    """{shell: text} or {argv: words}; texts as lists of one, for what is not UTF-8."""
-    found: dict[str, Any] = {}
-    match given:
-        case {"shell": [str(text)]}:
-            found = {"shell": _bytes(text)}
-        case {"argv": list(words)}:
-            found = {"argv": [_bytes(word) for word in words]}
-    if not found or not is_program(found) or len(given) != 1:
-        raise UsageError("the parameter program is {shell: [text]} or {argv: [word…]}")
-    return found
-
-
-def _pairs(given: list[Any]) -> list[tuple[bytes, bytes]]:
-    if not all(isinstance(each, list) and len(each) == 2 for each in given):
-        raise UsageError("the parameter env is a list of [name, value]")
-    return [(_bytes(name), _bytes(value)) for name, value in given]
-
-
-def _bytes(text: Any) -> bytes:
-    if not isinstance(text, str):
-        raise UsageError(f"{str(text)[:100]!r} is no text")
-    if "\0" in text:
-        raise UsageError(f"{text[:100]!r} has a NUL in it")
-    return text.encode(errors="surrogateescape")

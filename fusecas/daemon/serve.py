@@ -9,6 +9,7 @@ is not its parent, and may so be one that ends all that it leaves.
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -43,6 +44,13 @@ log = logging.getLogger("fusecas.daemon")
 PATIENCE = 10.0
 GRACE = 2.0
 MOST_THREADS = 32
+LIMITS = (
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_DATA,
+)
 
 
 class Daemon:
@@ -189,12 +197,20 @@ class Daemon:
         return {}
 
 
+def lift_limits() -> None:
+    """Whoever happens to start a daemon may have set limits for what he does: it serves others, too."""
+    for each in LIMITS:
+        most = resource.getrlimit(each)[1]
+        resource.setrlimit(each, (most, most))
+
+
 def main() -> int:
     folder, name, mountpoint, allow_other, ready_text, *how = sys.argv[1:]
     ready_on = int(ready_text)
     if how == ["detached"] and os.fork():
         os._exit(0)
     sys.setswitchinterval(0.0005)
+    lift_limits()
 
     def ready(error: FusecasError | None) -> None:
         nonlocal ready_on

@@ -149,17 +149,16 @@ class Caches:
     """What the kernel has of a place that is mounted. From worker threads, while requests are served."""
 
     def __init__(self, place: Place, device: Device) -> None:
-        self._place = place
+        self._number, self._writable = place.number, place.writable  # not the place: it holds the workspace that has us
         self._device = device
 
     def flush(self) -> None:
         """The kernel writes stores through mappings back before it answers."""
-        for ino in list(self._place.writable):
-            self._device.notify_inode(node_of(self._place.number, ino))
+        for ino in list(self._writable):
+            self._device.notify_inode(node_of(self._number, ino))
 
     def drop(self, stale: Stale) -> None:
-        number = self._place.number
         for parent, name in stale.names:
-            self._device.notify_entry(node_of(number, parent), name)
+            self._device.notify_entry(node_of(self._number, parent), name)
         for ino, all_of_it in stale.inodes:
-            self._device.notify_inode(node_of(number, ino), 0 if all_of_it else ATTRIBUTES_ONLY)
+            self._device.notify_inode(node_of(self._number, ino), 0 if all_of_it else ATTRIBUTES_ONLY)

@@ -1,7 +1,9 @@
 """What of the machine is in the key of a run: the system, its installed packages, and the program itself."""
 
+import errno
 import os
 import shutil
+import stat
 import threading
 from typing import Any, NamedTuple
 
@@ -78,8 +80,11 @@ class Host:
 
 
 def _content_of(path: bytes) -> bytes:
+    """OSError if it is no plain file: a device never ends, and a pipe waits for somebody."""
     digest = blake3()
-    with open(path, "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         while data := file.read(PIECE):
             digest.update(data)
     return digest.digest()

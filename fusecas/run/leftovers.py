@@ -22,6 +22,7 @@ def end_all_of(number: bytes) -> list[int]:
             for pid in set(found) - asked:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, how)
+                    os.kill(pid, signal.SIGCONT)  # who is stopped hears nothing
             asked.update(found)  # and those that they have begun meanwhile, the next time
             wait_for_ends(found, give_up)
         told |= asked

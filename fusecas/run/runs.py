@@ -12,7 +12,16 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
-from fusecas.errors import ExpiredError, FusecasError, NotFound, Refused, StillRunning
+from fusecas.errors import (
+    DiskFull,
+    EnvironmentProblem,
+    ExpiredError,
+    FusecasError,
+    MissingObject,
+    NotFound,
+    Refused,
+    StillRunning,
+)
 from fusecas.run import failed, times
 from fusecas.run.hits import Served, delta, said_by, why_not
 from fusecas.run.leftovers import end_all_of
@@ -41,6 +50,7 @@ LOGS = "run/logs"
 MOST_LEFT = 1000
 """So many records back may one be that a former daemon left running: one a workspace, and hardly any newer ones."""
 OUTPUTS = ("stdout", "stderr")
+LATEST = (1 << 48) - 1
 
 
 class Running(NamedTuple):
@@ -100,6 +110,9 @@ class Runs:
         self._running: dict[bytes, bytes] = {}
         self._moving: Counter[bytes] = Counter()
         self._runs: dict[bytes, Running] = {}
+        self._newest = newest_number(store)
+        self._unrecorded: dict[bytes, Running] = {}
+        self._recording = threading.Lock()
 
     def recover(self, workspaces: Workspaces) -> None:
         """What a former daemon left running was interrupted."""
@@ -132,6 +145,7 @@ class Runs:
                 raise still_running(workspace, number)
             self._moving[workspace.id] += 1
         try:
+            self._record_left(workspace)
             yield
         finally:
             with self._lock:
@@ -146,13 +160,14 @@ class Runs:
 
     def begin(self, workspace: Workspace, request: Request, deed: Deed) -> Running | Served:
         """A hit, put in place; or the run to be executed, which `end` or `interrupt` then ends."""
-        number = new_number()
         with self._lock:
+            number = self._newest = new_number(self._newest)
             if (other := self._running.get(workspace.id)) is not None:
                 raise still_running(workspace, other)
             self._running[workspace.id] = number
             self._lock.wait_for(lambda: not self._moving[workspace.id])
         try:
+            self._record_left(workspace)
             begun = self._begin(workspace, request, deed, number)
         except BaseException:
             self._forget(workspace, number)
@@ -192,6 +207,10 @@ class Runs:
                     return self._serve(workspace, request, policy, keys, *found, deed)
                 except HasMoved:
                     continue
+                except MissingObject:
+                    if self._is_there(found[0]):
+                        raise
+                    continue  # gc has taken it meanwhile
             started = time.time_ns()
             with self._store.write() as transaction:
                 record = Record(
@@ -199,6 +218,11 @@ class Runs:
                 )
                 transaction.set_record(number, record)
             return Running(number, workspace, request, policy, keys, started, deed, near, refused)
+
+    def _is_there(self, key: Key) -> bool:
+        """Whether a result can still be served."""
+        with self._store.read() as snapshot:
+            return snapshot.result(key.id) is not None
 
     def _go_back(self, workspace: Workspace, request: Request, deed: Deed) -> None:
         """To where the last run of this command began. What was left by it is kept by the operation."""
@@ -277,8 +301,13 @@ class Runs:
             if outcome.exit and run.request.rollback:
                 self._put_back(run, deed)
                 ended = ended._replace(state=run.keys.live.state, put_back=True)
-        except BaseException:
-            self._interrupt(run)
+        except BaseException as error:
+            if isinstance(error, DiskFull):
+                error.hint = "free some space; what the command changed is uncommitted"
+            try:
+                self._interrupt(run)
+            except (FusecasError, OSError):
+                log.warning("run %s could not be recorded as interrupted yet", number.hex(), exc_info=True)
             raise
         self._done(run)
         return ended
@@ -389,14 +418,27 @@ class Runs:
     def _interrupt(self, run: Running) -> None:
         end_all_of(run.number)
         try:
-            with self._store.read() as snapshot:
-                record = snapshot.record(run.number)
-            if record is not None and record.status == RUNNING:
-                self._set_interrupted(run.number, record, run.workspace, run.deed)
-                if run.request.rollback:
-                    self._put_back(run, run.deed)
+            self._record_interrupted(run)
+        except BaseException:
+            self._unrecorded[run.workspace.id] = run
+            raise
         finally:
             self._done(run)
+
+    def _record_interrupted(self, run: Running) -> None:
+        with self._store.read() as snapshot:
+            record = snapshot.record(run.number)
+        if record is not None and record.status == RUNNING:
+            self._set_interrupted(run.number, record, run.workspace, run.deed)
+            if run.request.rollback:
+                self._put_back(run, run.deed)
+
+    def _record_left(self, workspace: Workspace) -> None:
+        """A run whose end could not be written, on a full disk, say: before anything else moves its workspace."""
+        with self._recording:
+            if (run := self._unrecorded.get(workspace.id)) is not None:
+                self._record_interrupted(run)
+                del self._unrecorded[workspace.id]
 
     def _set_interrupted(self, number: bytes, record: Record, workspace: Workspace, deed: Deed) -> None:
         """What it has changed is an operation, as that of a failed run: so undo brings back what was there before."""
@@ -434,8 +476,12 @@ class Runs:
 
 
 def _stored(log: Path, session: Session) -> ContentId:
-    with log.open("rb") as file:
-        return session.put_stream(file)
+    try:
+        with log.open("rb") as file:
+            return session.put_stream(file)
+    except FileNotFoundError as error:
+        hint = "what the command changed is uncommitted; if the repository was removed: umount its workspace"
+        raise EnvironmentProblem(f"what the command has said is not there any more: {log}", hint=hint) from error
 
 
 def _holds(log: Path, path: bytes) -> bool:
@@ -466,9 +512,17 @@ def run_layer(
     )
 
 
-def new_number() -> bytes:
-    """Of an execution: in the order of time, and never the same (UUID version 7)."""
-    number = bytearray((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10))
+def newest_number(store: Store) -> bytes:
+    """Of all executions that are recorded."""
+    with store.read() as snapshot:
+        return next((number for number, _ in snapshot.records_back()), b"")
+
+
+def new_number(newest: bytes) -> bytes:
+    """Of an execution: in the order of time, and never the same (UUID version 7). Also if the clock was set back: what
+    was done last is looked for by it."""
+    moment = max(time.time_ns() // 1_000_000, int.from_bytes(newest[:6], "big") + 1)
+    number = bytearray(min(moment, LATEST).to_bytes(6, "big") + os.urandom(10))
     number[6] = number[6] & 0x0F | 0x70
     number[8] = number[8] & 0x3F | 0x80
     return bytes(number)

@@ -111,6 +111,6 @@ class Past:
         return self._stat_caches.alike(self._reader, StateId(one.state), StateId(other.state))
 
     def _target(self, pair: LivePair, cursor: Cursor) -> Target:
-        if not self._reader.has(pair.state):
+        if not all(map(self._reader.has, pair.roots())):
             raise ExpiredError("gc has collected that state; it is past its grace time")
         return Target(pair.layer, StateId(pair.state), pair.times, self._reader.still(pair.baseline), cursor=cursor)

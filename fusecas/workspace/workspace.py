@@ -9,11 +9,12 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from fusecas import _native
-from fusecas.errors import Conflict, Damaged, DamagedEnvironment, StorageProblem, TooLarge
+from fusecas.errors import Conflict, Damaged, DamagedEnvironment, MissingObject, StorageProblem, TooLarge
 from fusecas.store import heads, trees
 from fusecas.store.durable import sync_folder
 from fusecas.store.heads import Head
@@ -22,6 +23,7 @@ from fusecas.store.repository import Repository
 from fusecas.store.rows import Live, Operation, Range
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.stat_caches import StatCaches
+from fusecas.store.store import Store
 from fusecas.store.transaction import Transaction
 from fusecas.workspace import ranges
 from fusecas.workspace.mover import Deed, Find, Moved, Mover, Stale
@@ -135,8 +137,8 @@ class Workspace:
             live.next_inode,
             [each[:3] for each in ranges.own(live.ranges)],
             live.boot == boot_id(),
-            self._load,
-            self._read,
+            partial(_load, self.store),
+            partial(_read, self.store),
             source=None if self.source is None else self.source.overlay,
             freeze_at=freeze_at,
         )
@@ -165,15 +167,7 @@ class Workspace:
         with self.store.read() as snapshot:
             standing = standing_of(snapshot, self.name, target.state, DirIds(None, target.times, None, ROOT + 1))
             owner = self._live(snapshot).owner
-        return _native.Overlay.view(*standing, owner, self._load, self._read)
-
-    def _load(self, object_id: bytes, kind: int) -> bytes:
-        with self.store.read() as snapshot:
-            return snapshot.read_node(object_id, Kind(kind))
-
-    def _read(self, content: bytes, offset: int, length: int | None) -> bytes:
-        with self.store.read() as snapshot:
-            return b"".join(snapshot.iter_content(content, offset, length))
+        return _native.Overlay.view(*standing, owner, partial(_load, self.store), partial(_read, self.store))
 
     # sealing
 
@@ -295,7 +289,8 @@ class Workspace:
                 core = trees.read_state(snapshot, live.state)
                 fallback = fallback_time(snapshot, self.name)
                 known = snapshot.bound(live.state)
-            sealed = store_frozen(nodes, contents, session, core, live.owner, fallback, known, self._load)
+            load = partial(_load, self.store)
+            sealed = store_frozen(nodes, contents, session, core, live.owner, fallback, known, load)
 
             def finish(transaction: Transaction) -> Committed:
                 if self._live(transaction).serial != live.serial:
@@ -476,8 +471,24 @@ class Workspace:
                     step = mover.plan(find)
                 with self.siblings.turn:
                     moved, stale = mover.put_in_place(step, verb, deed)
+            except MissingObject:
+                mover.plan(find)  # says so, if gc has taken it since it was planned
+                raise
             finally:
                 self.overlay.open_gate()
             # Only now: the kernel waits for requests that wait for the gate.
             self.caches.drop(stale)
             return moved
+
+
+# Of the store, not of a workspace: an overlay that held its workspace would keep the files of one that is gone.
+
+
+def _load(store: Store, object_id: bytes, kind: int) -> bytes:
+    with store.read() as snapshot:
+        return snapshot.read_node(object_id, Kind(kind))
+
+
+def _read(store: Store, content: bytes, offset: int, length: int | None) -> bytes:
+    with store.read() as snapshot:
+        return b"".join(snapshot.iter_content(content, offset, length))

@@ -1,5 +1,8 @@
 """rebuild: what a workspace stands on is checked, and what belongs to it alone is made anew."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,7 @@ from fusecas.store import heads
 from fusecas.store.ids import ObjectId
 from fusecas.store.repository import Repository
 from fusecas.store.store import Store
+from tests.cli.calling import ENVIRONMENT
 from tests.mount.conftest import Mounted
 from tests.mount.test_checkout import committed, tree
 from tests.store.test_verify import change
@@ -113,6 +117,31 @@ def test_a_damaged_journal_is_put_aside_and_the_workspace_is_what_was_sealed(sta
     standing.umount()
     standing.mount()
     assert (standing.work / "file1").read_text() == "again\n"
+
+
+KILLED = """
+import os, signal, sys
+from fusecas.store import heads
+heads.advance = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from fusecas.cli import main
+main(["rebuild"])
+"""
+
+
+def test_a_rebuild_that_is_killed_between_the_journal_and_the_row_is_gone_on_with(standing: Mounted) -> None:
+    standing.ok("diff")  # seals
+    sealed = tree(standing.work)
+    standing.shell("echo lost > lost")
+    damage_journal(standing)
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", KILLED], cwd=standing.folder, env=ENVIRONMENT)
+        assert done.returncode == -signal.SIGKILL
+    assert list((standing.repository / "overlays").glob("*.damaged-*/a-*"))  # nothing of it is deleted
+    assert standing.ok("rebuild", "--json").result["repaired"] == ["journal"]
+    assert operations(standing)[:2] == ["rebuild", "commit"]
+    standing.mount()
+    assert tree(standing.work) == sealed and standing.changes() == {"mine": "A"}
+    standing.ok("verify")
 
 
 def damage_journal(mounted: Mounted) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from fusecas.errors import DiskFull
+from fusecas.errors import DiskFull, Refused
+from fusecas.run.failed import to_retry
 from fusecas.run.leftovers import end_all_of, processes_of
 from fusecas.run.request import Request
-from fusecas.run.runs import Running, Runs
+from fusecas.run.runs import Outcome, Running, Runs
 from fusecas.store.repository import Repository
-from fusecas.store.run_rows import INTERRUPTED, RUNNING
+from fusecas.store.run_rows import INTERRUPTED, RUNNING, Window
 from fusecas.workspace.mover import Deed
 from fusecas.workspace.workspace import Workspace
 from fusecas.workspace.workspaces import Workspaces
@@ -58,6 +59,33 @@ def test_a_start_goes_on_if_the_end_of_a_run_can_not_be_written_and_the_next_one
     assert status() == INTERRUPTED
     workspace.undo()
     assert workspace.overlay.lookup(0, b"made") is None
+
+
+def test_what_was_run_last_is_known_though_the_clock_was_set_back(repository: Repository) -> None:
+    """Since then: so its record has a number from the future. The next daemon goes on from there."""
+    workspace = Workspaces(repository).get("main")
+
+    def run(runs: Runs, name: bytes, exit: int) -> bytes:
+        request = Request({"shell": name}, b"", b"/nowhere", [], None, 0o022, False)
+        begun = runs.begin(workspace, request, Deed())
+        assert isinstance(begun, Running)
+        for log in runs.logs(begun.number):
+            log.touch()
+        runs.end(begun.number, Outcome(exit, None, Window(begun.started, begun.started)), Deed())
+        return begun.number
+
+    first = run(Runs(repository.store, repository.folder), b"build", 1)
+    hour = int.from_bytes(first[:6], "big") + 3_600_000
+    with repository.store.write() as transaction:
+        record = transaction.record(first)
+        assert record is not None
+        transaction.set_record(hour.to_bytes(6, "big") + first[6:], record)
+    runs = Runs(repository.store, repository.folder)
+    later = [run(runs, b"build", 0), run(runs, b"other", 1)]
+    with repository.store.read() as snapshot:
+        assert [number for number, _ in snapshot.records_back()][:2] == later[::-1]
+        with pytest.raises(Refused, match="has not failed"):
+            to_retry(snapshot, workspace.id, {"shell": b"build"})
 
 
 def test_processes_that_do_not_want_to_end_are_made_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,18 +88,6 @@ def test_variables_are_part_of_the_key_but_for_those_of_a_session(runner: Runner
     assert not runs_with(CFLAGS="-O1")
 
 
-def test_values_of_variables_are_in_no_stored_byte(runner: Runner) -> None:
-    runner.json("echo x > x", env={"PLANTED": "a-planted-value-0123456789", "MY_SECRET": "another-planted-9876543210"})
-    runner.ok("umount")
-    for folder, _, names in os.walk(runner.repository):
-        for name in names:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path):
-                with open(path, "rb") as file:
-                    data = file.read()
-                assert b"planted-value" not in data and b"another-planted" not in data, path
-
-
 def test_another_version_of_a_program_is_a_miss(runner: Runner) -> None:
     tool = runner.folder / "tool"
     tool.write_text(f"#!/bin/sh\necho x >> {runner.counter}; echo one > made\n")

@@ -159,8 +159,12 @@ class Machine(RuleBasedStateMachine):
         with self.watched():
             for name in chance.sample(names, len(names)):
                 self.workspaces.get(name)
+            self.opened()
         self.moment = None
         return self.taken_cut()
+
+    def opened(self) -> None:
+        """What else is done at a start."""
 
     # crashes
 
@@ -277,6 +281,14 @@ class Machine(RuleBasedStateMachine):
         else:
             self.restart(cut)
         self.recovered(set(unsure))
+
+    def go_on(self, number: int) -> None:
+        """All workspaces can be worked in, and survive a power cut once more."""
+        for name in sorted(self.promises):
+            self.go_to(name)
+            self.write(([b"a"], b"a"), 0, 4, 9000, "sync")
+            self.commit()
+        self.crash(number, True)
 
     # operations
 
@@ -673,8 +685,8 @@ class Moment(NamedTuple):
     """What is to be interrupted: `deed`, or a start after a kill or after a power cut."""
 
     name: str
-    prepare: Callable[[Machine], None]
-    deed: Callable[[Machine], object] | None = None
+    prepare: Callable[[Any], object]
+    deed: Callable[[Any], object] | None = None
     after_power: bool = False
 
     def crash_in(self, machine: Machine, left: int, is_power: bool) -> bool:
@@ -705,16 +717,16 @@ MOMENTS_THAT_MATTER = [
 ]
 
 
-def every_moment(step: int) -> None:
+def every_moment(step: int, machines: type[Machine], moments: Sequence[Moment]) -> None:
     """Killed and cut off from power at each system call (or each `step`-th) of what matters most."""
-    for moment in MOMENTS_THAT_MATTER:
+    for moment in moments:
         crashes = 0
         for is_power in (False, True):
             for left in itertools.count(1 + random.randrange(step), step):
-                machine = Machine()
+                machine = machines()
                 try:
                     came = moment.crash_in(machine, left, is_power)
-                    go_on(machine, left)
+                    machine.go_on(left)
                 finally:
                     machine.teardown()
                 if not came:
@@ -723,22 +735,14 @@ def every_moment(step: int) -> None:
         print(f"{moment.name}: {crashes} crashes", flush=True)
 
 
-def go_on(machine: Machine, number: int) -> None:
-    for name in sorted(machine.promises):
-        machine.go_to(name)
-        machine.write(([b"a"], b"a"), 0, 4, 9000, "sync")
-        machine.commit()
-    machine.crash(number, True)
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "every":
-        every_moment(int(sys.argv[2]))
-        sys.exit()
-    examples, number = map(int, sys.argv[1:])
+def main(words: Sequence[str], machines: type[Machine], moments: Sequence[Moment]) -> None:
+    if words[0] == "every":
+        every_moment(int(words[1]), machines, moments)
+        return
+    examples, number = map(int, words)
     checks = list(HealthCheck)
     run_state_machine_as_test(
-        seed(number)(Machine),
+        seed(number)(machines),
         settings=settings(
             max_examples=examples,
             stateful_step_count=30,
@@ -748,3 +752,7 @@ if __name__ == "__main__":
             phases=[Phase.generate, Phase.shrink],
         ),
     )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:], Machine, MOMENTS_THAT_MATTER)
