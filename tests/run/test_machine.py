@@ -1,4 +1,4 @@
-"""What of the machine counts, through the real program: the machine is changed in a mount namespace of the test's own."""
+"""What of the machine counts, through the real program: it is changed in a mount namespace of the test's own."""
 
 import os
 import subprocess
