@@ -299,7 +299,8 @@ class Runs:
             operation: Operation | None = None
             left = head.live._replace(baseline=Baseline(head.live.times, head.live.state, time.time_ns()))
             if not is_changed:
-                transaction.set_live(run.workspace.id, left)
+                if not outcome.exit:  # else what was touched still is, for whoever tries again
+                    transaction.set_live(run.workspace.id, left)
             elif outcome.exit:
                 operation = heads.advance(transaction, came_from, head.live, "run", *deed)
             else:

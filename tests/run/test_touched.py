@@ -60,6 +60,17 @@ def test_what_a_run_that_changed_nothing_found_is_what_times_are_measured_by_the
     assert made.ok("status", "--porcelain").lines == []
 
 
+def test_a_failed_run_that_changed_nothing_leaves_what_times_are_measured_by(made: Runner) -> None:
+    """What had passed before is not served instead of trying again."""
+    text = f"make > {made.folder}/said; cat {made.folder}/said; [ ! -e {made.folder}/broken ] || exit 2"
+    assert "up to date" in str(made.json("--pure", text)["stdout"])
+    touch(made, "in")
+    (made.folder / "broken").touch()
+    for _ in range(2):
+        made.json("--pure", text, code=2)
+    assert "t in" in made.ok("status", "--porcelain").lines
+
+
 def test_a_touch_is_told_and_makes_no_layer_and_status_is_clean_without_it(made: Runner) -> None:
     layers = made.ok("log", "--json").result
     touch(made, "in")

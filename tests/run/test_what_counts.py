@@ -111,13 +111,14 @@ def test_it_runs_where_the_caller_is_or_at_the_root(runner: Runner) -> None:
 
 
 def test_git_does_not_find_a_project_around_the_workspace(runner: Runner) -> None:
-    """Neither what is run, nor what a shell or exec is."""
+    """Neither what is run, nor what a shell or exec is; though git be told to look beyond a mount."""
     subprocess.run(["git", "init", "-q", str(runner.folder)], check=True)
     runner.ok("run", "true")
     look = "git rev-parse --show-toplevel"
+    across = {"GIT_DISCOVERY_ACROSS_FILESYSTEM": "1"}
     for verb in ("run", "exec"):
-        assert runner.run(verb, look).code == 128
-    said = runner.run("shell", input=look.encode(), env={"SHELL": "/bin/sh"})
+        assert runner.run(verb, look, env=across).code == 128
+    said = runner.run("shell", input=look.encode(), env={"SHELL": "/bin/sh", **across})
     assert "not a git repository" in said.stderr
 
 
