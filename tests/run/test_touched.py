@@ -1,11 +1,14 @@
 """What is only touched counts by its order; what a baseline is; what a hit leaves of times."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.cli.calling import TIMEOUT
 from tests.run.conftest import Runner
+from tests.run.test_bracket import until
 from tests.run.test_times_in_key import OLD, always, made, stamp
 
 __all__ = ["made"]
@@ -53,11 +56,30 @@ def test_neither_a_commit_nor_a_seal_moves_what_times_are_measured_by(made: Runn
     assert made.ok("status", "--porcelain").lines == before == ["t in"]
 
 
-def test_what_a_run_that_changed_nothing_found_is_what_times_are_measured_by_then(made: Runner) -> None:
-    touch(made, "in", "out")
-    assert made.ok("status", "--porcelain").lines == ["t in", "t out"]
-    assert "up to date" in str(made.json("make")["stdout"])
+def test_what_a_run_touches_itself_is_what_times_are_measured_by_then(made: Runner) -> None:
+    text = "touch in out"
+    assert made.json(text)["empty"] is True
     assert made.ok("status", "--porcelain").lines == []
+
+
+def test_what_was_touched_still_is_after_a_run_that_changed_nothing(made: Runner) -> None:
+    text = always(made)
+    made.json(text)
+    made.ok("undo")
+    touch(made, "in")
+    assert made.json("ls")["empty"] is True
+    assert made.ok("status", "--porcelain").lines == ["t in"]
+    assert "cp in out" in str(made.json(text)["stdout"])
+
+
+def test_what_others_touch_beside_a_run_that_changes_nothing_is_touched(made: Runner) -> None:
+    begun, go = made.folder / "begun", made.folder / "go"
+    process = made.start("run", f"touch {begun}; until [ -e {go} ]; do sleep 0.02; done", stderr=subprocess.DEVNULL)
+    until(begun.exists)
+    touch(made, "in")
+    go.touch()
+    assert process.wait(TIMEOUT) == 0
+    assert made.ok("status", "--porcelain").lines == ["t in"]
 
 
 def test_a_failed_run_that_changed_nothing_leaves_what_times_are_measured_by(made: Runner) -> None:
@@ -68,7 +90,11 @@ def test_a_failed_run_that_changed_nothing_leaves_what_times_are_measured_by(mad
     (made.folder / "broken").touch()
     for _ in range(2):
         made.json("--pure", text, code=2)
-    assert "t in" in made.ok("status", "--porcelain").lines
+    times = [(made.work / name).stat().st_mtime_ns for name in ("in", "out")]
+    made.ok("umount")
+    made.ok("mount", str(made.work))
+    assert made.ok("status", "--porcelain").lines == ["t in", "t out"]
+    assert [(made.work / name).stat().st_mtime_ns for name in ("in", "out")] == times == sorted(times)
 
 
 def test_a_touch_is_told_and_makes_no_layer_and_status_is_clean_without_it(made: Runner) -> None:
