@@ -31,6 +31,12 @@ CAP_SYS_ADMIN = 21
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs", "vboxsf", "fuse.sshfs"}
 VOLATILE = {"tmpfs", "ramfs", "devtmpfs"}
 FEW_WATCHES, FEW_INSTANCES = 65_536, 128
+PROJECT_FILES = (
+    *(".git", "package.json", "node_modules", "tsconfig.json", "pnpm-workspace.yaml", "pyproject.toml", "pytest.ini"),
+    *("tox.ini", "setup.cfg", "Cargo.toml", ".cargo/config.toml", "go.mod", "go.work", "settings.gradle"),
+    *("MODULE.bazel", ".editorconfig"),
+)
+"""What tools look for in the folder where they are, and in all above it."""
 MIB, GIB = 1 << 20, 1 << 30
 PATIENCE = 3.0
 
@@ -50,7 +56,7 @@ def examine(repository: Path | None) -> Iterator[Check]:
         yield protocol()
     yield from (others(), watches(), watchman())
     if repository is not None:
-        looks: tuple[Callable[[Path], Check], ...] = (access, file_system, space, daemon)
+        looks: tuple[Callable[[Path], Check], ...] = (access, file_system, space, surroundings, daemon)
         for look in looks:
             yield look(repository)
         if (note := Note.read(repository)) is not None:
@@ -230,6 +236,18 @@ def space(repository: Path) -> Check:
     if free < GIB:
         return Check(name, WARNING, said, "make room; fusecas gc may help")
     return Check(name, OK, said)
+
+
+def surroundings(repository: Path) -> Check:
+    """Projects around the workspace, which a tool would take for its own."""
+    name = "surroundings"
+    place = recorded(repository) or repository / "work"
+    found = [str(above / each) for above in place.parents for each in PROJECT_FILES if os.path.lexists(above / each)]
+    if found:
+        said = f"tools that look upwards from the workspace find {', '.join(found)}"
+        mend = "git does not when fusecas runs it; for others fusecas adopt the project, or mount elsewhere"
+        return Check(name, WARNING, said, mend)
+    return Check(name, OK, "no project lies around the workspace")
 
 
 def daemon(repository: Path) -> Check:

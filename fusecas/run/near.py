@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from fusecas import _native
 from fusecas.run import times
-from fusecas.run.request import PLACE
+from fusecas.run.request import CHOSEN, PLACE
 from fusecas.store.kinds import Action
 from fusecas.store.run_rows import DONE
 from fusecas.store.snapshot import Snapshot
@@ -45,6 +45,7 @@ def _differences(old: Action, new: Action) -> Missed:
     other = [name for name in OPTIONS if getattr(old, name) != getattr(new, name)]
     if old.platform.get(PLACE) != new.platform.get(PLACE):
         other.append("path")
+    other += [name for name in CHOSEN if old.platform.get(name) != new.platform.get(name)]
     return Missed(
         env=tuple(name.decode(errors="replace") for name in sorted(_differing(dict(old.env), dict(new.env)))),
         host=tuple(sorted(_differing(old.platform["host"], new.platform["host"]))),

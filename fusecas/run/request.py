@@ -19,6 +19,8 @@ from fusecas.store.stat_caches import StatCaches
 
 RUN = "run"
 PLACE = "place"
+CHOSEN = ("times", "home")
+"""Of the policy: what makes another result, or another question, of the same run. In its key if it is not as usual."""
 
 
 class Request(NamedTuple):
@@ -104,7 +106,8 @@ class KeyMaker:
     def keys_of(self, snapshot: Snapshot, live: Live, request: Request, policy: Policy) -> Keys:
         domain, secret = snapshot.domain()
         caches = policy.stat_cache_paths
-        how_timed = {} if policy.times == times.ORDER else {"times": policy.times}
+        usual = Policy._field_defaults
+        chosen = {name: value for name in CHOSEN if (value := getattr(policy, name)) != usual[name]}
         of_host = self._host.of(request.executable, request.place, policy.host, dict(request.env).get(b"PATH", b""))
         action = Action(
             kind=RUN,
@@ -117,7 +120,7 @@ class KeyMaker:
             tty=False,
             umask=request.umask,
             privileged=request.privileged,
-            platform={**this_platform(), "host": of_host, **how_timed},
+            platform={**this_platform(), "host": of_host, **chosen},
             domain=domain,
         )
         return Keys.of(action, live, digest_of(request.place, secret), bound.is_bound(snapshot, live.state))

@@ -49,12 +49,23 @@ def test_where_all_is_well_it_says_so(empty: Place) -> None:
     found = checks_of(empty, 0)
     assert {"device", "mounting", "pyfuse3", "kernel", "other users", "inotify", "watchman"} == set(found)
     empty.ok("init")
-    assert {"repository", "file system", "space", "daemon"} <= set(checks_of(empty, 0))
+    assert {"repository", "file system", "space", "surroundings", "daemon"} <= set(checks_of(empty, 0))
     assert "ok" in empty.ok("doctor").text
 
 
 def test_a_repository_that_is_named_must_be_there(empty: Place) -> None:
     assert empty.run("doctor", "--repo", "none").code == 3
+
+
+def test_projects_around_the_workspace_are_named(empty: Place) -> None:
+    """A tool that looks upwards would take them for its own; adopted, or elsewhere, it has none around it."""
+    empty.ok("init")
+    (empty.folder / "package.json").write_text("{}")
+    (empty.folder / ".cargo").mkdir()
+    (empty.folder / ".cargo" / "config.toml").touch()
+    found = checks_of(empty, 0)["surroundings"]
+    assert found["outcome"] == "warning"
+    assert all(str(empty.folder / each) in found["said"] for each in ("package.json", ".cargo/config.toml"))
 
 
 def test_an_ordinary_user_is_told_of_the_mount_that_was_tried(make: Make) -> None:

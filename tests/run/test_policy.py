@@ -91,16 +91,6 @@ def test_a_command_that_is_marked_pure_is_served_though_it_changes_nothing(local
     assert local.executions == 3
 
 
-def test_never_wins_but_not_over_a_flag(local: Runner) -> None:
-    configure(local, 'never = ["git push*"]\npure = ["git push*"]')
-    local.shell("git init -q --bare ../outside.git; git init -q .; git config user.email a@b; git config user.name a")
-    local.shell("git add -A; git commit -qm first --allow-empty; git remote add origin ../outside.git")
-    local.run("run", "git push origin HEAD:refs/heads/main")
-    pushed = local.json("git push origin HEAD:refs/heads/main")
-    assert pushed["cached"] is False
-    assert pushed["refused"] in (None, "it is never to be served")
-
-
 def test_a_push_that_changes_nothing_here_pushes_twice(local: Runner, tmp_path: Path) -> None:
     outside = tmp_path / "outside.git"
     log = tmp_path / "pushes"
