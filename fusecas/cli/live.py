@@ -78,8 +78,12 @@ def _repository_to_mount(folder: Path | None, repo: Path | None) -> Path:
 def serving(repository: Path) -> Client:
     """The daemon of a repository; if there is none, one is started where it was mounted last, or by default."""
     from fusecas import starting
+    from fusecas.cli.where import come_back
 
-    return starting.serving(repository, mountpoint(None, repository), output.note)
+    here = os.getcwd()
+    client = starting.serving(repository, mountpoint(None, repository), output.note)
+    come_back(here)
+    return client
 
 
 def _place_of(repository: Path, name: str) -> bytes | None:

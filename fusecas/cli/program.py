@@ -8,6 +8,7 @@ import click
 
 from fusecas.cli import drop_output, output
 from fusecas.cli.call import Call
+from fusecas.cli.where import come_back
 from fusecas.errors import FusecasError, InternalError, PathNotFound, UsageError, of_system
 
 VERBS = {
@@ -148,6 +149,7 @@ def run(words: list[str]) -> int:
     call = Call(words)
     output.never_fail_to_encode()
     try:
+        come_back()
         code = _answer(call)
         sys.stdout.flush()
         return code
@@ -170,7 +172,7 @@ def _without_a_folder() -> FusecasError | None:
     """If the folder that we are in is gone: what asks for it is told nothing but that."""
     try:
         os.getcwd()
-    except FileNotFoundError:
+    except OSError:
         return PathNotFound("the folder that this was called in is gone", hint="cd to one that is there")
     return None
 

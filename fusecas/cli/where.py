@@ -1,5 +1,6 @@
 """What a call is about: which repository, which workspace, which paths of it."""
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fusecas.cli import output
 from fusecas.errors import RepositoryNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +21,19 @@ REPOSITORY_VARIABLES = ("FUSECAS_DIR", "STATEKIT_DIR", "E3_REPO")
 ws_option = click.option(
     "--ws", metavar="NAME", help="Which workspace (default: $FUSECAS_WS, the one we are in, the mounted one, main)."
 )
+
+
+def come_back(place: str | None = None) -> None:
+    """A shell that stands in a mount whose daemon has died stays there, also when it is mounted anew at the same place:
+    then it has no current folder any more. So neither had we."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        named = place or os.environ.get("PWD", "")
+        if error.errno != errno.ENOTCONN or not (os.path.isabs(named) and os.path.isdir(named)):
+            return
+        os.chdir(named)
+        output.note("this shell is in the mount that has gone: cd . goes into the new one")
 
 
 # ---- the repository

@@ -130,6 +130,24 @@ def test_the_daemon_is_killed_and_the_command_is_ended(runner: Runner) -> None:
     assert came["edits"] is not None and (runner.work / "copy").read_text() == "half\n"
 
 
+def test_a_shell_that_stands_in_a_mount_that_has_died_goes_on(runner: Runner) -> None:
+    """As a person at a prompt, who has not gone anywhere: in the root, and deeper."""
+    runner.json("mkdir -p d/e; echo first > first")
+    script = f"""
+        cd {runner.work}/d
+        kill -9 {runner.pid()}; while {PROGRAM} status | grep -q 'mounted at'; do sleep 0.05; done
+        {PROGRAM} run 'pwd; echo second > second' || exit 1
+        {PROGRAM} status || exit 2
+        {PROGRAM} checkout --discard . || exit 3
+        {PROGRAM} run --cwd e pwd || exit 4
+        cd .; cat second
+    """
+    done = subprocess.run(["bash", "-c", script], cwd=runner.folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done
+    assert f"{runner.work}/d\n" in done.stdout and f"{runner.work}/d/e\n" in done.stdout
+    assert done.stdout.endswith("second\n") and "cd . goes into the new one" in done.stderr
+
+
 def test_undo_of_an_interrupted_run_brings_back_what_was_there_before(runner: Runner) -> None:
     runner.ok("run", "true")
     for kill_daemon in (False, True):
