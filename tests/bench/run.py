@@ -5,19 +5,29 @@ among 20 000 files, among 1 000, and beside git on ext4; million (the API among 
 (with 500 layers beside one), large_hits (of layers of many files). Needs root.
 """
 
+import os
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import lmdb
+
 import fusecas
+from fusecas import runner
+from fusecas.client import Client
+from fusecas.outlet import Kept
 from tests.bench.measure import Bench, program, run, settle, timed
 from tests.bench.peers import Ext4, Mount, Ours
 from tests.bench.workspace import Workspace, fill
 
 MOST, MANY, FEW = 1_000_000, 20_000, 1000
 LAYERS = 500
+TABLES = 12
+LEAST = 50
 ROUNDS = 5
 HIT = "echo hit > hit"
 CHANGE = "echo {} > changed"
@@ -33,6 +43,41 @@ class Commands:
         return CHANGE.format(self.at)
 
 
+class Asking(Client):
+    """Knows how long it waited for the daemon."""
+
+    seconds = 0.0
+
+    def call(self, method: str, **params: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return super().call(method, **params)
+        finally:
+            self.seconds = time.perf_counter() - start
+
+
+class Serving:
+    """Hits as the daemon sees them: from the request to its answer, in milliseconds."""
+
+    def __init__(self, repository: Path) -> None:
+        self.client = Asking(repository)
+        self._place = runner.place_of(self.client).path
+
+    def served(self, text: str) -> float:
+        came = runner.run(
+            self.client,
+            runner.Program(shell=text.encode()),
+            place=self._place,
+            cwd=self._place,
+            env=os.environb,
+            stdout=Kept(0),
+            stderr=Kept(0),
+            deed={},
+        )
+        assert came.cached
+        return self.client.seconds * 1000
+
+
 class ByApi(Workspace, Commands):
     """Each measure is in milliseconds, and leaves things as they were."""
 
@@ -41,6 +86,7 @@ class ByApi(Workspace, Commands):
         self.repo = fusecas.open(self.folder)
         self.space = self.repo.workspace()
         self.space.run("echo first > changed")
+        self.serving = Serving(self.repository)
         self.hit_once()
 
     def hit_once(self) -> None:
@@ -48,6 +94,7 @@ class ByApi(Workspace, Commands):
         self.space.undo()
 
     def stop(self) -> None:
+        self.serving.client.close()
         self.repo.close()
         super().stop()
 
@@ -58,6 +105,11 @@ class ByApi(Workspace, Commands):
 
     def hit(self) -> float:
         return self.then_undo(lambda: self.space.run(HIT))
+
+    def request(self) -> float:
+        taken = self.serving.served(HIT)
+        self.space.undo()
+        return taken
 
     def one_file_run(self) -> float:
         return self.then_undo(lambda: self.space.run(self.new()))
@@ -177,7 +229,22 @@ def compared(bench: Bench, hit: str, peers: Mapping[str, Mount]) -> None:
         for each in peers.values():
             stack.enter_context(each)
         settle()
+        ours = {name: each for name, each in peers.items() if isinstance(each, ByApi)}
+        bench.among([("hit of a run that made one file, in the daemon", ByApi.request, "x1.5")], ours, "ms")
         bench.among(steps(hit), peers, "ms")
+        least = [commit_of_nothing(bench.folder / "lmdb") for _ in range(LEAST)]
+        bench.note("a commit of LMDB alone, 12 tables", f"{median(least):.4g} ms", "", "", "")
+
+
+def commit_of_nothing(folder: Path) -> float:
+    """What a hit can't do without: one row of 300 bytes in as many tables as it touches, in milliseconds."""
+    with lmdb.open(os.fspath(folder), map_size=1 << 28, max_dbs=TABLES) as environment:
+        tables = [environment.open_db(b"%d" % at) for at in range(TABLES)]
+        start = time.perf_counter()
+        with environment.begin(write=True) as transaction:
+            for table in tables:
+                transaction.put(os.urandom(16), os.urandom(300), db=table)
+        return (time.perf_counter() - start) * 1000
 
 
 def beside_git(bench: Bench, kind: type[ByApi], hit: str) -> None:
@@ -216,13 +283,20 @@ class Empty(Ours):
         self.space.run("echo first > first")
         self.space.run(self.command)
         self.space.undo()
+        self.serving = Serving(self.repository)
 
     def stop(self) -> None:
+        self.serving.client.close()
         self.repo.close()
         super().stop()
 
     def by_api(self) -> float:
         return self._served(lambda: self.space.run(self.command).cached)
+
+    def request(self) -> float:
+        taken = self.serving.served(self.command)
+        self.space.undo()
+        return taken
 
     def by_program(self) -> float:
         return self._served(lambda: run(program(), "run", self.command, FUSECAS_DIR=str(self.repository)))
@@ -241,7 +315,8 @@ def large_hits(bench: Bench) -> None:
         bench.among(
             [
                 ("", lambda each: each.by_program() and None, ""),
-                ("hit that brings files, by the API", Empty.by_api, "20 ms"),
+                ("hit that brings files, in the daemon", Empty.request, "20 ms"),
+                ("hit that brings files, by the API", Empty.by_api, ""),
                 ("hit that brings files, whole process", Empty.by_program, "170 ms"),
             ],
             {"20 000": many, "1 000": few},
