@@ -134,6 +134,7 @@ class WithLayers(ByApi):
         super().start()
         for at in range(self.layers):
             self.space.run(f"echo {at} > changed")
+        self.hit_once()
 
     def __init__(self, folder: Path, layers: int) -> None:
         self.layers = layers
