@@ -1,7 +1,5 @@
 """What is where while a command runs, and what it comes to: the head, exit codes, who fails."""
 
-import pytest
-
 from tests.cli.calling import PROGRAM, TIMEOUT
 from tests.run.conftest import Runner
 from tests.run.test_bracket import started
@@ -49,22 +47,19 @@ def test_all_that_can_be_read_can_be_read_in_a_run(runner: Runner) -> None:
     assert runner.json(text)["stdout"] == ""
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [("exit 7", 7), ("no-such-program-here", 127), ("./data", 126), ("kill -KILL $$", 137), ("sleep 60", 124)],
-)
-def test_run_and_batch_exit_as_the_command_did(runner: Runner, text: str, code: int) -> None:
+def test_run_and_batch_exit_as_the_command_did(runner: Runner) -> None:
     runner.json("echo 1 > data")
-    limit = ("--timeout", "0.3") if code == 124 else ()
-    assert runner.run("run", *limit, text).code == code
-    assert runner.run("batch", *limit, "-", input=f"true\n{text}\n".encode()).code == code
+    ends = {"exit 7": 7, "no-such-program-here": 127, "./data": 126, "kill -KILL $$": 137, "sleep 60": 124}
+    for text, code in ends.items():
+        limit = ("--timeout", "0.3") if code == 124 else ()
+        assert runner.run("run", *limit, text).code == code
+        assert runner.run("batch", *limit, "-", input=f"true\n{text}\n".encode()).code == code
 
 
-@pytest.mark.parametrize("verb", ["run", "exec", "shell", "batch"])
-def test_what_fails_by_ourselves_is_125_with_a_code_and_a_line_that_says_whose_it_is(runner: Runner, verb: str) -> None:
+def test_what_fails_by_ourselves_is_125_with_a_code_and_a_line_that_says_whose_it_is(runner: Runner) -> None:
     runner.json("true")
-    words = [] if verb == "shell" else ["-"] if verb == "batch" else ["true"]
-    said = runner.run(verb, "--ws", "nothing", *words, input=b"true\n")
-    assert said.code == 125 and said.stderr.startswith("fusecas: ")
-    said = runner.run(verb, "--ws", "nothing", "--json", *words, input=b"true\n")
-    assert said.code == 125 and said.error["code"] == "ref-not-found"
+    for verb, words in {"run": ["true"], "exec": ["true"], "shell": [], "batch": ["-"]}.items():
+        said = runner.run(verb, "--ws", "nothing", *words, input=b"true\n")
+        assert said.code == 125 and said.stderr.startswith("fusecas: ")
+        said = runner.run(verb, "--ws", "nothing", "--json", *words, input=b"true\n")
+        assert said.code == 125 and said.error["code"] == "ref-not-found"
