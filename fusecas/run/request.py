@@ -69,22 +69,12 @@ class Key(NamedTuple):
 
 class Keys(NamedTuple):
     """`here`: with the path of the workspace, for results that hold it; `anywhere`: without, if what it runs on does
-    not hold it already. `live`: the state and the times that they are for. `place`: what stands for that path."""
+    not hold it already. `live`: the state and the times that they are for."""
 
     here: Key
     anywhere: Key | None
     action: Action
     live: Live
-    place: bytes
-
-    @classmethod
-    def of(cls, action: Action, live: Live, place: bytes, is_bound: bool) -> "Keys":
-        here = Key.of(action._replace(platform={**action.platform, PLACE: place}))
-        return cls(here, None if is_bound else Key.of(action), action, live, place)
-
-    def untouched(self) -> "Keys":
-        """The same once its times are the baseline."""
-        return Keys.of(self.action._replace(touched=()), self.live, self.place, self.anywhere is None)
 
     @property
     def plain(self) -> Key:
@@ -123,7 +113,9 @@ class KeyMaker:
             platform={**this_platform(), "host": of_host, **chosen},
             domain=domain,
         )
-        return Keys.of(action, live, digest_of(request.place, secret), bound.is_bound(snapshot, live.state))
+        place = digest_of(request.place, secret)
+        here = Key.of(action._replace(platform={**action.platform, PLACE: place}))
+        return Keys(here, None if bound.is_bound(snapshot, live.state) else Key.of(action), action, live)
 
 
 def this_platform() -> dict[str, Any]:

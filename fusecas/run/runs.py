@@ -39,7 +39,6 @@ from fusecas.store.run_rows import DONE, INTERRUPTED, RUNNING, Record, Result, W
 from fusecas.store.session import Session
 from fusecas.store.snapshot import Snapshot
 from fusecas.store.store import Store
-from fusecas.store.touched import touched
 from fusecas.store.transaction import Transaction
 from fusecas.workspace.mover import Deed
 from fusecas.workspace.target import Target
@@ -329,8 +328,9 @@ class Runs:
             came_from = head._replace(live=head.live._replace(state=base.state, times=base.times))
             operation: Operation | None = None
             left = head.live._replace(baseline=Baseline(head.live.times, head.live.state, time.time_ns()))
-            settles = not (is_changed or outcome.exit or mixed or _was_touched(transaction, run))
             if not is_changed:
+                # What it touched itself is its own; but what was newer than all else when it began still is.
+                settles = not (outcome.exit or mixed or run.keys.action.touched)
                 transaction.set_live(run.workspace.id, left if settles else head.live)
             elif outcome.exit:
                 operation = heads.advance(transaction, came_from, head.live, "run", *deed)
@@ -350,9 +350,7 @@ class Runs:
                     record=run.number,
                 )
                 is_bound = says_path or bound.is_bound(transaction, head.live.state)
-                # One that changed nothing can be had again as it is: but then it is measured by its own times.
-                for keys in [run.keys, run.keys.untouched()] if settles else [run.keys]:
-                    transaction.set_result((keys.here if is_bound else keys.plain).id, result)
+                transaction.set_result((run.keys.here if is_bound else run.keys.plain).id, result)
             record = Record(
                 run.workspace.id,
                 DONE,
@@ -475,11 +473,6 @@ class Runs:
         folder = self._folder / LOGS
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
-
-
-def _was_touched(snapshot: Snapshot, run: Running) -> bool:
-    """Whether a run began with files that somebody had touched. They still are after it if it has changed nothing."""
-    return any(path not in run.policy.stat_cache_paths for path in touched(snapshot, run.keys.live))
 
 
 def _stored(log: Path, session: Session) -> ContentId:

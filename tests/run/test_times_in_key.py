@@ -63,6 +63,19 @@ def test_a_source_that_is_newer_than_an_edited_result_is_built_again(made: Runne
     assert (made.work / "out").read_text() == "edited by hand\n" and (other / "out").read_text() == "1\n"
 
 
+def test_it_is_newer_also_after_a_run_that_changes_nothing(made: Runner) -> None:
+    text = always(made)
+    made.ok("fork", "other")
+    other = made.work / ".fusecas" / "ws" / "other"
+    for ws, place, order in (("main", made.work, ("out", "in")), ("other", other, ("in", "out"))):
+        for each in order:
+            (place / each).write_text(f"{each} by hand\n")
+        made.json("--ws", ws, "ls")
+    cached = [made.json("--ws", ws, text)["cached"] for ws in ("other", "main")]
+    assert cached == [False, False]
+    assert (made.work / "out").read_text() == "in by hand\n" and (other / "out").read_text() == "out by hand\n"
+
+
 def test_touch_and_then_make_also_with_an_edit_between(made: Runner) -> None:
     text = always(made)
     made.json(text)
