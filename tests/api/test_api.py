@@ -145,7 +145,8 @@ def test_output_that_is_no_text_comes_back_as_it_was(work: fusecas.Workspace) ->
 
 
 def test_what_it_leaves_running_is_ended_and_named(work: fusecas.Workspace) -> None:
-    came = work.run("sleep 600 & setsid sleep 601 & echo x > x")
+    is_there = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do :; done'  # not the shell that it was forked from
+    came = work.run(f"sleep 600 & {is_there}; setsid sleep 601 & {is_there}; echo x > x")
     assert sorted(each.partition(" ")[0] for each in came.killed) == ["sleep", "sleep"] and came.hash
 
 

@@ -115,7 +115,7 @@ def standing(mounted: Mounted) -> Mounted:
     (mounted.work / "link").symlink_to("a")
     os.link(mounted.work / "b", mounted.work / "b2")
     committed(mounted, "first")
-    mounted.ok("run", "true")
+    mounted.ok("run", "echo ran > ran")
     assert told(mounted) == []
     return mounted
 

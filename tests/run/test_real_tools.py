@@ -43,7 +43,7 @@ class Make:
 
 class Cargo:
     says_where = True
-    build = "cargo build --offline 2>&1"
+    build = "cargo build --offline --target-dir target 2>&1"
     source = "src/main.rs"
     runs = "target/debug/built"
 
