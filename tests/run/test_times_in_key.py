@@ -110,8 +110,11 @@ def test_a_time_that_is_yet_to_come_counts_as_that_time(made: Runner) -> None:
     stamp(made.work / "in")
     made.json(text)
     made.ok("undo")
-    stamp(made.work / "in", time.time_ns() + 3600 * 1_000_000_000)
-    assert made.json(text)["cached"] is False
+    later = time.time_ns() + 3600 * 1_000_000_000
+    for cached in (False, True):
+        stamp(made.work / "in", later)
+        assert made.json(text)["cached"] is cached
+        made.ok("undo")
 
 
 def test_undo_and_checkout_bring_back_what_times_are_measured_by(made: Runner) -> None:
